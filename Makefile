@@ -1,0 +1,32 @@
+# `make` alone says what there is.
+.DEFAULT_GOAL := help
+.PHONY: help repro serve test lint lock
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+help: ## Print this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+repro: $(BIN)/locked ## Make the model: download, train, evaluate, export (dvc repro)
+	dvc repro
+
+serve: $(BIN)/locked ## Serve the model that dvc.lock pins, on http://127.0.0.1:8080
+	python -m service
+
+test: $(BIN)/locked ## Run the tests
+	pytest
+
+lint: $(BIN)/locked ## Check style and types
+	ruff check
+	ruff format --check
+	mypy
+
+lock: $(BIN)/locked ## Compile requirements.txt afresh from pyproject.toml
+	uv pip compile pyproject.toml --universal --generate-hashes --no-header --quiet --upgrade \
+		--extra pipeline --extra service --extra cpu --extra test --output-file requirements.txt
+
+$(BIN)/locked: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes --requirement requirements.txt
+	touch $@
