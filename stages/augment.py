@@ -1,0 +1,47 @@
+"""Random affine distortion of training images, the same for the same seed."""
+
+import math
+
+from service.quiet import tf
+from stages.params import Augment
+
+CENTRE = 13.5  # pixels; of 28, counted from 0
+
+
+def augment(images: tf.Tensor, limits: Augment, seed: tf.Tensor) -> tf.Tensor:
+    """Shift, rotate, scale and shear each image by amounts of its own.
+
+    Args:
+        images: uint8 (N, 28, 28), white ink on black.
+        limits: how far each amount may go, either way; all 0 leaves the images as they are.
+        seed: integer (2,).
+
+    Returns:
+        uint8 (N, 28, 28), bilinear, black where the image left off.
+    """
+    if limits.nothing:
+        return images
+    amounts = tf.random.stateless_uniform([6, tf.shape(images)[0]], seed, -1.0, 1.0)
+    angle = amounts[0] * math.radians(limits.rotation)
+    shear = tf.tan(amounts[1] * math.radians(limits.shear))
+    scale_x, scale_y = 1 + amounts[2] * limits.scale, 1 + amounts[3] * limits.scale
+    centre_x, centre_y = (
+        CENTRE + amounts[4] * limits.shift,
+        CENTRE + amounts[5] * limits.shift,
+    )
+    # The transform maps a place in the result to its place in the image:
+    # x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2, and the shifted centre to the centre.
+    a0, a1 = tf.cos(angle) / scale_x, (shear - tf.sin(angle)) / scale_x
+    b0, b1 = tf.sin(angle) / scale_y, tf.cos(angle) / scale_y
+    a2 = CENTRE - a0 * centre_x - a1 * centre_y
+    b2 = CENTRE - b0 * centre_x - b1 * centre_y
+    zero = tf.zeros_like(a0)
+    distorted = tf.raw_ops.ImageProjectiveTransformV3(
+        images=images[..., tf.newaxis],
+        transforms=tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1),
+        output_shape=tf.shape(images)[1:],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
+    return distorted[..., 0]

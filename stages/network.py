@@ -1,0 +1,83 @@
+"""The networks: (N, 28, 28) pixels of 0 to 255 in, ten logits out, all scaling inside."""
+
+from pathlib import Path
+
+import numpy as np
+
+from service.quiet import tf
+from stages import params
+from stages.stage import StageError
+
+import keras  # isort: skip  # after service.quiet, or TensorFlow's noise is back
+from keras import layers
+
+CONFIG, WEIGHTS = "network.json", "network.weights.h5"
+BATCH = 1000  # images at once where nothing is learnt
+
+
+def build(network: params.Network) -> keras.Model:
+    """Build the chosen kind of network with fresh weights from Keras' global seed."""
+    body = cnn(network.cnn) if network.kind == "cnn" else mlp(network.mlp)
+    return keras.Sequential(
+        [layers.Input((28, 28)), layers.Rescaling(1 / 255), *body, layers.Dense(10)],
+        name=network.kind,
+    )
+
+
+def cnn(cnn: params.Cnn) -> list[keras.Layer]:
+    """Four convolutions, each with batch normalisation, and one maximum per filter."""
+    first, second, third, fourth = cnn.filters
+    return [
+        layers.Reshape((28, 28, 1)),
+        *_convolution(first, 5, strides=2, padding="same"),  # (14, 14)
+        *_convolution(second, 3, strides=2, padding="same"),  # (7, 7)
+        *_convolution(third, 3, padding="same"),  # (7, 7)
+        *_convolution(fourth, 3, padding="valid"),  # (5, 5)
+        layers.GlobalMaxPooling2D(),
+    ]
+
+
+def mlp(mlp: params.Mlp) -> list[keras.Layer]:
+    """The original design: fully connected layers, here with He's initial weights."""
+    hidden = [
+        layers.Dense(units, "relu", kernel_initializer="he_normal")
+        for units in mlp.hidden
+    ]
+    return [layers.Flatten(), *hidden]
+
+
+def probabilities(network: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Classify images, uint8 (N, 28, 28): the probability of each label, float32 (N, 10)."""
+    logits = network.predict(images, batch_size=BATCH, verbose=0)
+    return tf.nn.softmax(logits).numpy()
+
+
+def save(network: keras.Model, folder: Path) -> None:
+    """Write architecture and weights; equal networks give equal bytes."""
+    (folder / CONFIG).write_text(network.to_json(indent=2) + "\n")
+    network.save_weights(folder / WEIGHTS)
+
+
+def load(folder: Path) -> keras.Model:
+    """Read what `save` wrote.
+
+    Raises:
+        StageError: the files are not there or do not fit each other.
+    """
+    try:
+        network = keras.models.model_from_json((folder / CONFIG).read_text())
+        network.load_weights(folder / WEIGHTS)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StageError(
+            f"{folder} holds no readable network ({error}); run `dvc repro train`"
+        ) from error
+    return network
+
+
+def _convolution(filters: int, size: int, **options: object) -> list[keras.Layer]:
+    return [
+        layers.Conv2D(filters, size, use_bias=False, **options),
+        # Keras' default of 0.99 forgets the first steps too slowly for a run of minutes.
+        layers.BatchNormalization(momentum=0.95),
+        layers.ReLU(),
+    ]

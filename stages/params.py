@@ -1,0 +1,181 @@
+"""`params.yaml` as frozen, checked objects; the only module that reads it.
+
+    params = load()
+    params.train.epochs
+
+An unknown key, a wrong type or a value out of range is a `ParamsError` of one line that names
+the key.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from stages.stage import StageError
+
+FILE = Path("params.yaml")
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Split = Literal["training", "testing"]
+IdxName = Literal[
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+]
+IDX_NAMES = IdxName.__args__  # type: ignore[attr-defined]
+
+
+class ParamsError(StageError):
+    """`params.yaml` holds something that no stage could work with."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Idx(Section):
+    mirrors: list[str] = Field(min_length=1)
+    sha256: dict[IdxName, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+
+    @model_validator(mode="after")
+    def every_file_has_a_digest(self) -> Self:
+        missing = [name for name in IDX_NAMES if name not in self.sha256]
+        if missing:
+            raise ValueError(f"has no digest for {', '.join(missing)}")
+        return self
+
+
+class Png(Section):
+    mirrors: list[str] = Field(min_length=1)
+    splits: list[Split]
+
+    @model_validator(mode="after")
+    def export_needs_the_testing_split(self) -> Self:
+        if "testing" not in self.splits:
+            raise ValueError(
+                "splits must hold `testing`, on which `export` checks itself"
+            )
+        return self
+
+
+class Data(Section):
+    idx: Idx
+    png: Png
+
+
+class Cnn(Section):
+    filters: list[Count] = Field(min_length=4, max_length=4)
+
+
+class Mlp(Section):
+    hidden: list[Count]
+
+
+class Network(Section):
+    kind: Literal["cnn", "mlp"]
+    cnn: Cnn
+    mlp: Mlp
+
+
+class Augment(Section):
+    shift: float = Field(ge=0, le=14)
+    rotation: float = Field(ge=0, le=180)
+    scale: Fraction
+    shear: float = Field(ge=0, lt=90)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether images stay as they are."""
+        return not (self.shift or self.rotation or self.scale or self.shear)
+
+
+class Recipe(Section):
+    batch_size: Count
+    learning_rate: float = Field(gt=0)
+    warmup: Fraction
+    weight_decay: float = Field(ge=0)
+    label_smoothing: Fraction
+    averaging: Fraction
+    augment: Augment
+
+
+class Train(Section):
+    epochs: Count
+    seed: int = Field(ge=0, lt=2**31)
+    validation: Count
+    cnn: Recipe
+    mlp: Recipe
+
+
+class Evaluate(Section):
+    rejected_labels: list[Annotated[int, Field(ge=0)]]
+
+
+class Export(Section):
+    min_accuracy: float = Field(ge=0, le=1)
+
+
+class Params(Section):
+    data: Data
+    network: Network
+    train: Train
+    evaluate: Evaluate
+    export: Export
+
+    @property
+    def recipe(self) -> Recipe:
+        """The training recipe of the chosen kind of network."""
+        return self.train.cnn if self.network.kind == "cnn" else self.train.mlp
+
+
+def load(file: Path = FILE) -> Params:
+    """Read and check all of `params.yaml`.
+
+    Raises:
+        ParamsError: the file cannot be read, is not YAML, or holds a key, a type or a value that
+            is not allowed.
+    """
+    try:
+        content = yaml.load(file.read_bytes(), Loader=_Loader)
+    except OSError as error:
+        raise ParamsError(f"{file} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ParamsError(
+            f"{file} is not YAML: {' '.join(str(error).split())}"
+        ) from error
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise ParamsError(
+            "; ".join(_sentence(file, one) for one in error.errors())
+        ) from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 floats, as DVC reads them: PyYAML's YAML 1.1 takes 1e-3 for a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def _sentence(file: Path, error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"]) or "the file"
+    found = error["input"]
+    shown = "" if isinstance(found, dict | list) else f", found {found!r}"
+    match error["type"]:
+        case "extra_forbidden":
+            return f"{file}: {key} is not a known key"
+        case "missing":
+            return f"{file}: {key} is missing"
+        case "value_error":
+            return f"{file}: {key}: {error['ctx']['error']}"
+    return f"{file}: {key}: {error['msg']}{shown}"
