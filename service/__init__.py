@@ -1,0 +1,27 @@
+"""The service: pictures in over HTTP, digits out, from exactly the artifact that dvc.lock pins.
+
+python -m service            # a production server
+service.create_app()         # the application, for any other WSGI server
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+
+def create_app(lock: str | Path = "dvc.lock") -> "Flask":
+    """Verify and load the artifact that `lock` pins; return the WSGI application over it.
+
+    TensorFlow does not survive a fork: call this in the worker process.
+
+    Raises:
+        service.pin.PinError: there is no such artifact.
+    """
+    # Imported here so that the pipeline can use service.images without Flask.
+    from service import app, pin
+
+    pinned = pin.read(Path(lock))
+    with pin.verified(pinned) as folder:
+        return app.create(folder, pinned.version)

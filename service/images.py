@@ -8,7 +8,7 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")  # the only decoders of Pillow that are tried
 MAX_PIXELS = 25_000_000  # of one picture; checked before its pixels are decoded
@@ -43,7 +43,7 @@ def decode(content: bytes) -> np.ndarray:
                     f"the most is {MAX_PIXELS:,} in all."
                 )
             grey = _grey(picture)
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ImageError(f"The file is not an image; send one of {', '.join(FORMATS)}.") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"The image has more than {MAX_PIXELS:,} pixels.") from error

@@ -1,4 +1,4 @@
-"""TensorFlow, imported without its start-up noise: `from service.quiet import tf`.
+"""TensorFlow, imported without its start-up noise: `from service.quiet import tf`, before Keras.
 
 TensorFlow logs to standard error before its own log level is in force, so for the length of the
 import that file descriptor points nowhere.

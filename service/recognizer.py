@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from service.quiet import tf
+
+import numpy as np
 
 BATCH = 256  # most images in one call of the network; more gain nothing and cost memory
 

@@ -3,6 +3,7 @@
 import math
 
 from service.quiet import tf
+
 from stages.params import Augment
 
 CENTRE = 13.5  # pixels; of 28, counted from 0

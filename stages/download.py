@@ -26,9 +26,7 @@ from stages.stage import run, whole_folder
 
 FOLDER = Path("data/idx")
 
-Reader = Callable[
-    [str], Iterator[bytes]
-]  # from an IDX file's name to its bytes, maybe gzipped
+Reader = Callable[[str], Iterator[bytes]]  # from an IDX file's name to its bytes, maybe gzipped
 
 
 def download(mirrors: list[str], sha256: dict[str, str], folder: Path) -> None:
@@ -40,7 +38,7 @@ def download(mirrors: list[str], sha256: dict[str, str], folder: Path) -> None:
     Raises:
         StageError: no mirror gave all that was missing.
     """
-    missing = dict(sha256)
+    missing = {**sha256}
 
     def attempt(mirror: str) -> None:
         with _reader(mirror) as read:
@@ -88,7 +86,7 @@ def _one_of(plain: Path, compressed: Path) -> Path:
 def main() -> None:
     idx = params.load().data.idx
     with whole_folder(FOLDER) as folder:
-        download(idx.mirrors, {**idx.sha256}, folder)
+        download(idx.mirrors, idx.sha256, folder)
 
 
 if __name__ == "__main__":

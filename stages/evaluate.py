@@ -52,17 +52,13 @@ def evaluate(
         ),
         "errors": int((predictions != labels).sum()),
         "loss": metrics.cross_entropy(probabilities, labels),
-        "expected_calibration_error": metrics.expected_calibration_error(
-            probabilities, labels
-        ),
+        "expected_calibration_error": metrics.expected_calibration_error(probabilities, labels),
         "precision": metrics.precision(predictions, labels),
         "recall": metrics.recall(predictions, labels),
     }
 
 
-def gallery(
-    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray
-) -> Image.Image:
+def gallery(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -> Image.Image:
     """Draw the mistakes made with most confidence, worst first.
 
     Args:
@@ -75,9 +71,7 @@ def gallery(
     """
     predictions, confidence = probabilities.argmax(1), probabilities.max(1)
     wrong = np.flatnonzero(predictions != labels)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][
-        : GALLERY[0] * GALLERY[1]
-    ]
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][: GALLERY[0] * GALLERY[1]]
     across = min(GALLERY[0], max(len(worst), 1))
     down = max(-(-len(worst) // across), 1)
     picture = Image.new("L", (across * TILE[0], down * TILE[1]), 255)
@@ -87,11 +81,12 @@ def gallery(
     for place, number in enumerate(worst):
         left, top = place % across * TILE[0], place // across * TILE[1]
         side = 28 * ZOOM
-        image = Image.fromarray(images[number]).resize(
-            (side, side), Image.Resampling.NEAREST
-        )
+        image = Image.fromarray(images[number]).resize((side, side), Image.Resampling.NEAREST)
         picture.paste(image, (left + (TILE[0] - side) // 2, top + 8))
-        said = f"{labels[number]} taken for {predictions[number]}\n#{number}, {confidence[number]:.1%} sure"
+        said = (
+            f"{labels[number]} taken for {predictions[number]}\n"
+            f"#{number}, {confidence[number]:.1%} sure"
+        )
         middle = (left + TILE[0] / 2, top + side + 12)
         draw.multiline_text(middle, said, 0, font, anchor="ma", align="center")
     return picture

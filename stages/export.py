@@ -16,19 +16,17 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from service.quiet import tf
+
+import keras
 import numpy as np
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from service import images
-from service.quiet import tf
 from service.recognizer import Recognizer
 from stages import evaluate, network, params
 from stages.stage import StageError, run, whole_folder
-
-import keras  # isort: skip
-from tensorflow.core.protobuf.saved_model_pb2 import SavedModel  # isort: skip
-from tensorflow.python.framework.convert_to_constants import (  # isort: skip
-    convert_variables_to_constants_v2,
-)
 
 PNG = Path("data/png/testing")
 
@@ -117,6 +115,9 @@ def check(artifact: Path, graph: Path, png: Path, predictions: Path) -> int:
     with predictions.open(newline="") as file:
         rows = list(csv.DictReader(file))
     files = [png / row["label"] / f"{number}.png" for number, row in enumerate(rows)]
+    missing = next((file for file in files if not file.exists()), None)
+    if missing:
+        raise StageError(f"{missing} is missing; run `dvc repro png`")
     pictures = np.stack([images.decode(file.read_bytes()) for file in files])
     expected = np.array([int(row["prediction"]) for row in rows])
     labels, _ = Recognizer(artifact).recognize(pictures)
@@ -144,7 +145,10 @@ def main() -> None:
             "nothing was exported"
         )
     model = network.load(Path("data/network"))
-    with whole_folder(Path("data/model")) as artifact, whole_folder(Path("data/mnistmodel")) as graph:
+    with (
+        whole_folder(Path("data/model")) as artifact,
+        whole_folder(Path("data/mnistmodel")) as graph,
+    ):
         export_artifact(model, artifact)
         export_graph(model, graph)
         with ProcessPoolExecutor(1, get_context("spawn")) as fresh:

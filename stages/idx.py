@@ -15,6 +15,9 @@ FILES = {
     "training": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "testing": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+NAMES = [name for pair in FILES.values() for name in pair]
+Split = tuple[np.ndarray, np.ndarray]  # images (N, 28, 28) uint8, labels (N,) uint8
+
 UINT8 = 8  # type code of unsigned bytes, the only one that MNIST uses
 
 
@@ -32,27 +35,21 @@ def parse(data: bytes) -> np.ndarray:
         IdxError: the header is not IDX's, or the length is not what the header says.
     """
     if len(data) < 4 or data[:2] != b"\0\0":
-        raise IdxError(
-            "not an IDX file: it does not start with two zero bytes and a type"
-        )
+        raise IdxError("not an IDX file: it does not start with two zero bytes and a type")
     kind, dimensions = data[2], data[3]
     if kind != UINT8:
-        raise IdxError(
-            f"an IDX file of element type 0x{kind:02x}; only unsigned bytes (0x08) work"
-        )
+        raise IdxError(f"an IDX file of element type 0x{kind:02x}; only unsigned bytes (0x08) work")
     start = 4 + 4 * dimensions
     if dimensions == 0 or len(data) < start:
         raise IdxError(f"an IDX file cut off in its header of {dimensions} dimensions")
     shape = tuple(int(n) for n in np.frombuffer(data, ">u4", dimensions, offset=4))
     expected = start + math.prod(shape)
     if len(data) != expected:
-        raise IdxError(
-            f"an IDX file of {len(data)} bytes where shape {shape} needs {expected}"
-        )
+        raise IdxError(f"an IDX file of {len(data)} bytes where shape {shape} needs {expected}")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-def load(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+def load(folder: Path, split: str) -> Split:
     """Read one split, `training` or `testing`, from a folder of decompressed IDX files.
 
     Returns:
@@ -63,19 +60,13 @@ def load(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
         OSError: a file cannot be read.
     """
     images, labels = (_parse_file(folder / name) for name in FILES[split])
-    if (
-        images.shape[1:] != (28, 28)
-        or labels.shape != images.shape[:1]
-        or not len(labels)
-    ):
+    if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1] or not len(labels):
         raise IdxError(
             f"{folder}: {split} images of shape {images.shape} and labels of shape {labels.shape}; "
             "expected (N, 28, 28) and (N,)"
         )
     if labels.max() > 9:
-        raise IdxError(
-            f"{folder}: {split} holds label {labels.max()}; labels are 0 to 9"
-        )
+        raise IdxError(f"{folder}: {split} holds label {labels.max()}; labels are 0 to 9")
     return images, labels
 
 

@@ -45,7 +45,5 @@ def _per_digit(correct: np.ndarray, group: np.ndarray) -> dict[str, float]:
     hits = np.bincount(group[correct], minlength=10)
     return {
         str(digit): float(h / max(n, 1))
-        for digit, (h, n) in enumerate(
-            zip(hits, np.bincount(group, minlength=10), strict=True)
-        )
+        for digit, (h, n) in enumerate(zip(hits, np.bincount(group, minlength=10), strict=True))
     }

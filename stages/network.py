@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from service.quiet import tf
+
+import keras
+import numpy as np
+from keras import layers
+
 from stages import params
 from stages.stage import StageError
-
-import keras  # isort: skip  # after service.quiet, or TensorFlow's noise is back
-from keras import layers
 
 CONFIG, WEIGHTS = "network.json", "network.weights.h5"
 BATCH = 1000  # images at once where nothing is learnt
@@ -39,10 +39,7 @@ def cnn(cnn: params.Cnn) -> list[keras.Layer]:
 
 def mlp(mlp: params.Mlp) -> list[keras.Layer]:
     """The original design: fully connected layers, here with He's initial weights."""
-    hidden = [
-        layers.Dense(units, "relu", kernel_initializer="he_normal")
-        for units in mlp.hidden
-    ]
+    hidden = [layers.Dense(units, "relu", kernel_initializer="he_normal") for units in mlp.hidden]
     return [layers.Flatten(), *hidden]
 
 

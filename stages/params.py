@@ -9,25 +9,19 @@ the key.
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from stages import idx
 from stages.stage import StageError
 
 FILE = Path("params.yaml")
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
-Split = Literal["training", "testing"]
-IdxName = Literal[
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-]
-IDX_NAMES = IdxName.__args__  # type: ignore[attr-defined]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class ParamsError(StageError):
@@ -40,27 +34,26 @@ class Section(BaseModel):
 
 class Idx(Section):
     mirrors: list[str] = Field(min_length=1)
-    sha256: dict[IdxName, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+    sha256: dict[str, Sha256]
 
-    @model_validator(mode="after")
-    def every_file_has_a_digest(self) -> Self:
-        missing = [name for name in IDX_NAMES if name not in self.sha256]
-        if missing:
-            raise ValueError(f"has no digest for {', '.join(missing)}")
-        return self
+    @field_validator("sha256")
+    @classmethod
+    def names_the_four_files(cls, sha256: dict[str, str]) -> dict[str, str]:
+        if set(sha256) != set(idx.NAMES):
+            raise ValueError(f"must have the keys {', '.join(idx.NAMES)}, and no other")
+        return sha256
 
 
 class Png(Section):
     mirrors: list[str] = Field(min_length=1)
-    splits: list[Split]
+    splits: list[Literal["training", "testing"]]
 
-    @model_validator(mode="after")
-    def export_needs_the_testing_split(self) -> Self:
-        if "testing" not in self.splits:
-            raise ValueError(
-                "splits must hold `testing`, on which `export` checks itself"
-            )
-        return self
+    @field_validator("splits")
+    @classmethod
+    def has_testing(cls, splits: list[str]) -> list[str]:
+        if "testing" not in splits:
+            raise ValueError("must hold testing, on which the export is checked")
+        return splits
 
 
 class Data(Section):
@@ -141,19 +134,15 @@ def load(file: Path = FILE) -> Params:
             is not allowed.
     """
     try:
-        content = yaml.load(file.read_bytes(), Loader=_Loader)
+        content = yaml.load(file.read_bytes(), Loader=_Loader)  # noqa: S506  # a SafeLoader
     except OSError as error:
         raise ParamsError(f"{file} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
-        raise ParamsError(
-            f"{file} is not YAML: {' '.join(str(error).split())}"
-        ) from error
+        raise ParamsError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise ParamsError(
-            "; ".join(_sentence(file, one) for one in error.errors())
-        ) from error
+        raise ParamsError(f"{file}: {'; '.join(map(_sentence, error.errors()))}") from error
 
 
 class _Loader(yaml.SafeLoader):
@@ -167,15 +156,16 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _sentence(file: Path, error: Any) -> str:
+def _sentence(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"]) or "the file"
-    found = error["input"]
-    shown = "" if isinstance(found, dict | list) else f", found {found!r}"
     match error["type"]:
         case "extra_forbidden":
-            return f"{file}: {key} is not a known key"
+            return f"{key} is not a known key"
         case "missing":
-            return f"{file}: {key} is missing"
+            return f"{key} is missing"
+        case "model_type":
+            return f"{key} must hold keys with values"
         case "value_error":
-            return f"{file}: {key}: {error['ctx']['error']}"
-    return f"{file}: {key}: {error['msg']}{shown}"
+            return f"{key} {error['ctx']['error']}"
+    found = error["input"]
+    return f"{key}: {error['msg']}{'' if isinstance(found, dict | list) else f', found {found!r}'}"

@@ -18,6 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from stages import idx, params
+from stages.idx import Split
 from stages.mirrors import (
     MirrorError,
     from_file,
@@ -30,8 +31,6 @@ from stages.stage import run, whole_folder
 
 FOLDER = Path("data/png")
 MEMBER = re.compile(r"(?:.*/)?(training|testing)/([0-9])/([0-9]{1,9})\.png")
-
-Split = tuple[np.ndarray, np.ndarray]  # images (N, 28, 28) uint8, labels (N,) uint8
 
 
 def compare(archive: bytes, splits: dict[str, Split]) -> None:
@@ -48,9 +47,7 @@ def compare(archive: bytes, splits: dict[str, Split]) -> None:
     try:
         with (
             tarfile.open(fileobj=io.BytesIO(archive)) as members,
-            tqdm(
-                desc="comparing", total=total, unit="PNG", leave=False, disable=None
-            ) as bar,
+            tqdm(desc="comparing", total=total, unit="PNG", leave=False, disable=None) as bar,
         ):
             for member in members:
                 found = MEMBER.fullmatch(member.name)
@@ -64,9 +61,7 @@ def compare(archive: bytes, splits: dict[str, Split]) -> None:
                 stream = members.extractfile(member)
                 assert stream is not None  # a regular file always has one
                 if not np.array_equal(_pixels(stream.read(), name), images[number]):
-                    raise MirrorError(
-                        f"{name} differs from image {number} of the IDX files"
-                    )
+                    raise MirrorError(f"{name} differs from image {number} of the IDX files")
                 seen[split][number] = True
                 bar.update()
     except (tarfile.TarError, EOFError, zlib.error) as error:
@@ -80,16 +75,12 @@ def compare(archive: bytes, splits: dict[str, Split]) -> None:
 def render(splits: dict[str, Split], folder: Path) -> None:
     """Draw every image of `splits` as `folder/<split>/<label>/<id>.png`, 8-bit grey."""
     total = sum(len(labels) for _, labels in splits.values())
-    with tqdm(
-        desc="writing", total=total, unit="PNG", leave=False, disable=None
-    ) as bar:
+    with tqdm(desc="writing", total=total, unit="PNG", leave=False, disable=None) as bar:
         for split, (images, labels) in splits.items():
             for label in np.unique(labels):
                 (folder / split / str(label)).mkdir(parents=True)
             for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-                Image.fromarray(image).save(
-                    folder / split / str(label) / f"{number}.png"
-                )
+                Image.fromarray(image).save(folder / split / str(label) / f"{number}.png")
                 bar.update()
     print(f"{total:,} PNG files")
 
@@ -111,7 +102,7 @@ def _archive(mirror: str) -> bytes:
 
 def main() -> None:
     png = params.load().data.png
-    splits = {split: idx.load(Path("data/idx"), split) for split in png.splits}
+    splits: dict[str, Split] = {split: idx.load(Path("data/idx"), split) for split in png.splits}
 
     def attempt(mirror: str) -> None:
         if mirror != "render":

@@ -10,22 +10,20 @@ weights) and `data/training/` (loss and accuracy after each epoch).
 from collections.abc import Callable
 from pathlib import Path
 
+from service.quiet import tf
+
+import keras
 import numpy as np
 from dvclive import Live
 from tqdm import tqdm
 
-from service.quiet import tf
 from stages import idx, metrics, network, params
 from stages.augment import augment
+from stages.idx import Split
 from stages.stage import StageError, run, whole_folder
 
-import keras  # isort: skip
+STEPS_A_CALL = 25  # so many steps run without Python in between; the progress bar moves after each
 
-STEPS_A_CALL = (
-    25  # so many steps run without Python in between; the progress bar moves after each
-)
-
-Split = tuple[np.ndarray, np.ndarray]  # images (N, 28, 28) uint8, labels (N,) uint8
 Figures = dict[str, float]
 
 
@@ -55,9 +53,7 @@ def train(
     batch = recipe.batch_size
     steps_an_epoch = len(labels) // batch
     if steps_an_epoch == 0:
-        raise StageError(
-            f"batch_size is {batch}, but there are {len(labels)} images to train on"
-        )
+        raise StageError(f"batch_size is {batch}, but there are {len(labels)} images to train on")
     steps = epochs * steps_an_epoch
     strategy = tf.distribute.get_strategy()
     with strategy.scope():
@@ -74,8 +70,7 @@ def train(
     def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """One replica's share of one step; returns its share of the mean loss, and its hits."""
         targets = (
-            tf.one_hot(labels, 10) * (1 - recipe.label_smoothing)
-            + recipe.label_smoothing / 10
+            tf.one_hot(labels, 10) * (1 - recipe.label_smoothing) + recipe.label_smoothing / 10
         )
         with tf.GradientTape() as tape:
             logits = model(tf.cast(images, tf.float32), training=True)
@@ -83,9 +78,7 @@ def train(
             loss = tf.reduce_sum(losses) / batch
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply(gradients, model.trainable_variables)  # sums over the replicas
-        hits = tf.reduce_sum(
-            tf.cast(tf.argmax(logits, 1) == tf.cast(labels, tf.int64), tf.int32)
-        )
+        hits = tf.reduce_sum(tf.cast(tf.argmax(logits, 1) == tf.cast(labels, tf.int64), tf.int32))
         return loss, hits
 
     @tf.function
@@ -137,9 +130,7 @@ def train(
     return average
 
 
-def _optimizer(
-    recipe: params.Recipe, steps: int, model: keras.Model
-) -> keras.optimizers.Optimizer:
+def _optimizer(recipe: params.Recipe, steps: int, model: keras.Model) -> keras.optimizers.Optimizer:
     """AdamW (Loshchilov and Hutter, 2019): linear warm-up, then a cosine down to 0.
 
     Biases and the parameters of batch normalisation do not decay.
@@ -164,9 +155,7 @@ def _order(count: int, batch: int, epochs: int, seed: int) -> np.ndarray:
     """
     random = np.random.default_rng(seed)
     full = count - count % batch
-    shuffled = [
-        random.permutation(count)[:full].reshape(-1, batch) for _ in range(epochs)
-    ]
+    shuffled = [random.permutation(count)[:full].reshape(-1, batch) for _ in range(epochs)]
     return np.concatenate(shuffled).astype(np.int32)
 
 
@@ -183,17 +172,13 @@ def _batches(
     The split stays in memory once, as tensors from which each step gathers its rows.
     """
     pipelines = context.num_input_pipelines
-    shares = order.reshape(
-        len(order), pipelines, context.num_replicas_in_sync // pipelines, -1
-    )
+    shares = order.reshape(len(order), pipelines, context.num_replicas_in_sync // pipelines, -1)
     rows = shares[:, context.input_pipeline_id].reshape(-1, shares.shape[-1])
     all_images, all_labels = tf.constant(images), tf.constant(labels)
 
     def batch(number: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         chosen = tf.gather(all_images, row)
-        return augment(chosen, recipe.augment, tf.stack([seed, number])), tf.gather(
-            all_labels, row
-        )
+        return augment(chosen, recipe.augment, tf.stack([seed, number])), tf.gather(all_labels, row)
 
     return (
         tf.data.Dataset.from_tensor_slices((np.arange(len(rows), dtype=np.int32), rows))
@@ -207,9 +192,7 @@ def main() -> None:
     images, labels = idx.load(Path("data/idx"), "training")
     cut = len(labels) - chosen.train.validation
     if cut <= 0:
-        raise StageError(
-            f"train.validation leaves nothing of {len(labels)} images to train on"
-        )
+        raise StageError(f"train.validation leaves nothing of {len(labels)} images to train on")
     keras.utils.set_random_seed(chosen.train.seed)
     with (
         whole_folder(Path("data/network")) as folder,

@@ -1,0 +1,37 @@
+"""Every error of every route: `{"error": "<one plain sentence>"}` with the right status."""
+
+from flask import Flask, Response, current_app, request
+from werkzeug.exceptions import HTTPException
+
+from service.answers import answer
+
+
+def init_app(app: Flask) -> None:
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _failure)
+
+
+def _http_error(error: HTTPException) -> Response:
+    response = answer({"error": _sentence(error)}, error.code or 500)
+    for name, value in error.get_headers():
+        if name != "Content-Type":
+            response.headers[name] = value  # such as Allow with 405
+    return response
+
+
+def _failure(error: Exception) -> Response:
+    current_app.logger.exception("%s %s failed", request.method, request.path)
+    return answer({"error": "The service failed on this request; its log says why."}, 500)
+
+
+def _sentence(error: HTTPException) -> str:
+    match error.code:
+        case 404:
+            return f"There is nothing at {request.path}; POST a picture to /recognize."
+        case 405:
+            allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
+            return f"{request.method} is not allowed at {request.path}; use {allowed}."
+        case 413:
+            limit = current_app.config["MAX_CONTENT_LENGTH"]
+            return f"The request is too large; the most is {limit:,} bytes and 1,000 pictures."
+    return error.description or error.name

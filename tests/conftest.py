@@ -1,0 +1,187 @@
+"""Real parts, made once: a DVC repository on a slice of MNIST, and a server over its artifact.
+
+tests/mnist/ holds the first 2,000 training and the first 500 test images of MNIST.
+"""
+
+import gzip
+import hashlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import yaml
+
+from stages import idx
+
+PROJECT = Path(__file__).parent.parent
+MNIST = Path(__file__).parent / "mnist"
+PROGRAM = [".dvc/.gitignore", ".dvc/config", ".dvcignore", "dvc.yaml", "stages", "service"]
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "GIT_AUTHOR_NAME": "test",
+    "GIT_AUTHOR_EMAIL": "test@example.com",
+    "GIT_COMMITTER_NAME": "test",
+    "GIT_COMMITTER_EMAIL": "test@example.com",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+START_TIMEOUT = 60  # seconds
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A git and DVC repository that holds the program."""
+
+    path: Path
+
+    def run(self, *command: str, status: int | None = 0) -> str:
+        """Run a command there; return what it printed. `status` None takes any exit status."""
+        done = subprocess.run(
+            command,
+            cwd=self.path,
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            check=False,
+        )
+        assert status is None or done.returncode == status, done.stdout
+        return done.stdout
+
+    def edit_params(self, edit: Callable[[Params], None]) -> None:
+        file = self.path / "params.yaml"
+        content = yaml.safe_load(file.read_text())
+        edit(content)
+        file.write_text(yaml.safe_dump(content, sort_keys=False))
+
+    def clone(self, path: Path) -> "Repository":
+        """A copy with its own history, DVC cache and data."""
+        shutil.copytree(self.path, path, symlinks=True)
+        return Repository(path)
+
+
+def slice_params(params: Params) -> None:
+    """Turn the project's params into those of a run of seconds on the slice."""
+    params["data"]["idx"]["mirrors"] = [str(MNIST)]
+    params["data"]["idx"]["sha256"] = {
+        name: hashlib.sha256(gzip.decompress((MNIST / f"{name}.gz").read_bytes())).hexdigest()
+        for name in idx.NAMES
+    }
+    params["data"]["png"]["mirrors"] = ["render"]
+    params["train"].update(epochs=3, validation=200)
+    params["train"]["cnn"].update(batch_size=50, averaging=0.95)
+    params["evaluate"]["rejected_labels"] = [3, 5]
+    params["export"]["min_accuracy"] = 0.85
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """The program on the slice, reproduced and committed. Tests must leave it as it is."""
+    path = tmp_path_factory.mktemp("repository")
+    for name in PROGRAM:
+        if (PROJECT / name).is_dir():
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(PROJECT / name, path / name, ignore=ignored)
+        else:
+            (path / name).parent.mkdir(exist_ok=True)
+            shutil.copy(PROJECT / name, path / name)
+    shutil.copy(PROJECT / "params.yaml", path)
+    made = Repository(path)
+    made.edit_params(slice_params)
+    made.run("git", "init", "--quiet", "--initial-branch=main")
+    made.run("git", "add", "--all")
+    made.run("git", "commit", "--quiet", "--message=The program")
+    made.run("dvc", "repro")
+    made.run("git", "add", "--all")
+    made.run("git", "commit", "--quiet", "--message=The first run")
+    return made
+
+
+@pytest.fixture
+def scratch(repository: Repository, tmp_path: Path) -> Repository:
+    """A copy of `repository` to do anything with."""
+    return repository.clone(tmp_path / "scratch")
+
+
+@pytest.fixture(scope="session")
+def testing(repository: Repository) -> idx.Split:
+    """The 500 test images of the slice, and their labels."""
+    return idx.load(repository.path / "data/idx", "testing")
+
+
+@pytest.fixture(scope="session")
+def predictions(repository: Repository) -> np.ndarray:
+    """What evaluation answered for the test images of the slice."""
+    table = repository.path / "data/evaluation/predictions.csv"
+    return np.loadtxt(table, int, delimiter=",", skiprows=1)[:, 1]
+
+
+@dataclass(frozen=True)
+class Server:
+    """`python -m service`, running and ready."""
+
+    url: str
+    process: "subprocess.Popen[str]"
+
+
+@contextmanager
+def running_server(folder: Path, *options: str) -> Iterator[Server]:
+    """Start the service in `folder` on a free port; stop it at the end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "service", f"--port={port}", *options],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        _wait_until_ready(f"http://127.0.0.1:{port}", process)
+        yield Server(f"http://127.0.0.1:{port}", process)
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=START_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+def _wait_until_ready(url: str, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        try:
+            requests.get(f"{url}/healthz", timeout=START_TIMEOUT).raise_for_status()
+            return
+        except requests.ConnectionError:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline, "the service does not answer"
+            time.sleep(0.05)
+
+
+StartServer = Callable[..., AbstractContextManager[Server]]
+
+
+@pytest.fixture(scope="session")
+def server(repository: Repository) -> Iterator[Server]:
+    """The service over the artifact of `repository`."""
+    with running_server(repository.path, "--workers=1") as started:
+        yield started

@@ -1,0 +1,145 @@
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from service.images import FORMATS, MAX_PIXELS, ImageError, decode
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+GREY = Image.fromarray(IMAGE)
+
+
+def encoded(picture, kind="PNG", **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@given(hnp.arrays(np.uint8, (28, 28)), st.sampled_from(["PNG", "BMP", "GIF"]))
+def test_a_grey_image_of_28_by_28_passes_unchanged(image, kind):
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(image), kind)), image)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "1"])
+def test_other_modes_with_the_same_grey_give_the_same_image(mode):
+    picture = GREY.convert("1").convert(mode) if mode == "1" else GREY.convert(mode)
+    expected = np.asarray(picture.convert("L"))
+    np.testing.assert_array_equal(decode(encoded(picture)), expected)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_is_decoded_to_about_the_same(kind):
+    smooth = Image.linear_gradient("L").resize((28, 28))
+    options = {"lossless": True} if kind == "WEBP" else {}
+    picture = smooth.convert("RGB") if kind == "WEBP" else smooth
+    difference = decode(encoded(picture, kind, **options)).astype(int) - np.asarray(smooth)
+    assert np.abs(difference).max() <= 4
+
+
+def test_16_bits_are_scaled_not_cut_off():
+    wide = (IMAGE.astype(np.uint16) << 8) | IMAGE
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(wide))), IMAGE)
+
+
+def test_transparency_is_laid_on_black():
+    picture = Image.new("RGBA", (28, 28), (255, 255, 255, 0))
+    picture.putpixel((3, 4), (255, 255, 255, 255))
+    image = decode(encoded(picture))
+    assert image[4, 3] == 255
+    assert image.sum() == 255
+
+
+def test_a_transparent_palette_colour_is_laid_on_black():
+    picture = Image.new("P", (28, 28), 0)
+    picture.putpalette([255, 255, 255, 200, 200, 200])
+    picture.putpixel((3, 4), 1)
+    image = decode(encoded(picture, transparency=0))
+    assert image[4, 3] == 200
+    assert image.sum() == 200
+
+
+def test_a_transparent_grey_is_laid_on_black():
+    picture = Image.new("L", (28, 28), 255)
+    picture.putpixel((3, 4), 200)
+    assert decode(encoded(picture, transparency=255)).sum() == 200
+
+
+@pytest.mark.parametrize("size", [(1, 1), (28, 29), (14, 56), (100, 100), (1000, 600)])
+def test_other_sizes_become_28_by_28(size):
+    image = decode(encoded(Image.new("L", size, 77)))
+    assert (image.shape, image.dtype) == ((28, 28), np.uint8)
+    assert (image == 77).all()
+
+
+def test_the_first_picture_of_an_animation_counts():
+    pictures = [Image.fromarray(np.full((28, 28), shade, np.uint8)) for shade in (10, 200)]
+    content = encoded(pictures[0], "GIF", save_all=True, append_images=pictures[1:])
+    assert (decode(content) == 10).all()
+
+
+def bomb(width, height):
+    """A PNG of a few bytes whose header announces width x height."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+
+
+PNG = encoded(GREY)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        pytest.param(b"", "The image is empty.", id="empty"),
+        pytest.param(b"<html>", "not an image; send one of PNG, JPEG, BMP, GIF, WEBP.", id="html"),
+        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image", id="eps"),
+        pytest.param(encoded(GREY, "TIFF"), "not an image", id="tiff"),
+        pytest.param(PNG[:200], "damaged or cut off", id="cut off"),
+        pytest.param(PNG[:300] + b"\0\0\0\0" + PNG[304:], "damaged or cut off", id="damaged"),
+        pytest.param(bomb(5001, 5000), "5001 x 5000 pixels; the most is 25,000,000", id="large"),
+        pytest.param(bomb(30000, 30000), "more than 25,000,000 pixels", id="bomb"),
+        pytest.param(bomb(2**31 - 1, 2**31 - 1), "more than 25,000,000 pixels", id="huge"),
+        pytest.param(bomb(0, 28), "not an image", id="no width"),
+    ],
+)
+def test_what_is_no_good_picture_is_refused_in_one_sentence(content, sentence):
+    with pytest.raises(ImageError) as error:
+        decode(content)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_largest_allowed_picture_is_decoded():
+    side = int(MAX_PIXELS**0.5)
+    assert decode(encoded(Image.new("L", (side, side), 9))).max() == 9
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_decoded_or_refused(content):
+    decoded_or_refused(content)
+
+
+@given(st.sampled_from(FORMATS), st.data())
+def test_any_damage_to_a_picture_is_decoded_or_refused(kind, data):
+    content = bytearray(encoded(GREY, kind))
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    decoded_or_refused(bytes(content[: data.draw(st.integers(0, len(content)))]))
+
+
+def decoded_or_refused(content):
+    try:
+        image = decode(content)
+    except ImageError as error:
+        assert str(error).endswith(".")
+    else:
+        assert (image.shape, image.dtype) == ((28, 28), np.uint8)

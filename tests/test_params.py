@@ -1,0 +1,81 @@
+import pytest
+import yaml
+
+from stages import params
+from tests.conftest import PROJECT
+
+
+def test_the_project_s_own_file_is_valid():
+    assert params.load(PROJECT / "params.yaml").network.kind == "cnn"
+
+
+def test_the_recipe_is_that_of_the_kind_of_network():
+    chosen = params.load(PROJECT / "params.yaml")
+    mlp = chosen.model_copy(update={"network": chosen.network.model_copy(update={"kind": "mlp"})})
+    assert (chosen.recipe, mlp.recipe) == (chosen.train.cnn, chosen.train.mlp)
+
+
+def test_numbers_are_read_as_dvc_reads_them(tmp_path):
+    file = tmp_path / "params.yaml"
+    text = (PROJECT / "params.yaml").read_text()
+    file.write_text(text.replace("learning_rate: 0.01", "learning_rate: 1e-2"))
+    assert params.load(file).train.mlp.learning_rate == 0.01
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("train.epoch", 3, "train.epoch is not a known key"),
+        ("train.epochs", None, "train.epochs: Input should be a valid integer, found None"),
+        ("train.epochs", "3", "train.epochs: Input should be a valid integer, found '3'"),
+        ("train.epochs", 2.5, "train.epochs: Input should be a valid integer, found 2.5"),
+        ("train.epochs", True, "train.epochs: Input should be a valid integer, found True"),
+        ("train.epochs", 0, "greater than or equal to 1, found 0"),
+        ("train.cnn.averaging", 1.0, "train.cnn.averaging: Input should be less than 1"),
+        ("train.cnn.learning_rate", float("nan"), "train.cnn.learning_rate"),
+        ("train.cnn.augment.shift", -1, "train.cnn.augment.shift"),
+        ("train.mlp", [], "train.mlp must hold keys with values"),
+        ("network.kind", "rnn", "network.kind: Input should be 'cnn' or 'mlp', found 'rnn'"),
+        ("network.cnn.filters", [8, 8], "network.cnn.filters: List should have at least 4"),
+        ("network.mlp.hidden", [0], "network.mlp.hidden.0"),
+        ("data.idx.mirrors", [], "data.idx.mirrors: List should have at least 1"),
+        ("data.idx.sha256", {}, "data.idx.sha256 must have the keys train-images-idx3-ubyte"),
+        ("data.png.splits", ["training"], "data.png.splits must hold testing"),
+        ("export.min_accuracy", 99.3, "export.min_accuracy: Input should be less than or equal"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_the_key(tmp_path, key, value, sentence):
+    content = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    *sections, last = key.split(".")
+    section = content
+    for name in sections:
+        section = section[name]
+    section[last] = value
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(params.ParamsError) as error:
+        params.load(file)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "the file must hold keys with values"),
+        ("- 1", "the file must hold keys with values"),
+        ("train: [", "is not YAML"),
+        ("{}", "data is missing"),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, content, sentence):
+    file = tmp_path / "params.yaml"
+    file.write_text(content)
+    with pytest.raises(params.ParamsError) as error:
+        params.load(file)
+    assert sentence in str(error.value)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(params.ParamsError, match="cannot be read: No such file"):
+        params.load(tmp_path / "params.yaml")
