@@ -20,7 +20,8 @@ class Graph:
 
     def __init__(self, folder: Path, tag: str) -> None:
         spec = find_spec("tensorflow")
-        assert spec is not None and spec.origin is not None
+        assert spec is not None
+        assert spec.origin is not None
         # The C API is in this library; it finds the other beside it.
         self._tf = ctypes.CDLL(str(Path(spec.origin).parent / "libtensorflow_cc.so.2"))
         for name in (

@@ -28,6 +28,8 @@ class Mirror(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: Mirror
+
     def do_GET(self):
         name = self.path.removeprefix("/")
         self.server.requests.append(name)

@@ -1,4 +1,5 @@
 import struct
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -32,10 +33,8 @@ def test_a_file_cut_off_anywhere_is_refused(array, data):
 
 @given(st.binary(max_size=64))
 def test_any_bytes_are_read_or_refused(content):
-    try:
+    with suppress(IdxError):
         assert parse(content).dtype == np.uint8
-    except IdxError as error:
-        assert "IDX file" in str(error)
 
 
 @pytest.mark.parametrize(

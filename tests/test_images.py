@@ -73,7 +73,8 @@ def test_a_transparent_grey_is_laid_on_black():
 @pytest.mark.parametrize("size", [(1, 1), (28, 29), (14, 56), (100, 100), (1000, 600)])
 def test_other_sizes_become_28_by_28(size):
     image = decode(encoded(Image.new("L", size, 77)))
-    assert (image.shape, image.dtype) == ((28, 28), np.uint8)
+    assert image.shape == (28, 28)
+    assert image.dtype == np.uint8
     assert (image == 77).all()
 
 
@@ -139,7 +140,7 @@ def test_any_damage_to_a_picture_is_decoded_or_refused(kind, data):
 def decoded_or_refused(content):
     try:
         image = decode(content)
-    except ImageError as error:
-        assert str(error).endswith(".")
-    else:
-        assert (image.shape, image.dtype) == ((28, 28), np.uint8)
+    except ImageError:
+        return
+    assert image.shape == (28, 28)
+    assert image.dtype == np.uint8

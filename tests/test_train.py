@@ -32,7 +32,7 @@ def fit(chosen, kind, split, epochs=1, **changes):
     keras.utils.set_random_seed(1)
     recipe = getattr(chosen.train, kind).model_copy(update={"batch_size": 20, **changes})
     model = network.build(chosen.network.model_copy(update={"kind": kind}))
-    history = []
+    history: list[dict[str, float]] = []
     trained = train(model, split, split, recipe, epochs, 1, history.append)
     return trained, history
 
@@ -75,7 +75,8 @@ def test_without_averaging_the_model_is_the_trained_one(chosen, testing):
     keras.utils.set_random_seed(1)
     model = network.build(chosen.network.model_copy(update={"kind": "mlp"}))
     recipe = chosen.train.mlp.model_copy(update={"batch_size": 20})
-    average = train(model, *[digits(testing, 40)] * 2, recipe, 1, 1, lambda figures: None)
+    split = digits(testing, 40)
+    average = train(model, split, split, recipe, 1, 1, lambda figures: None)
     for mean, value in zip(average.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(mean, value, rtol=1e-6, atol=1e-7)
 

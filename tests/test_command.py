@@ -1,0 +1,171 @@
+"""`python -m service`, as the person who starts it sees it."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import requests
+
+from tests.conftest import ENVIRONMENT, PROJECT, running_server
+
+ARTIFACT = "data/model"
+
+
+def start(folder, *options):
+    """Run a service that is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "service", "--port=1", *options],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def folder(repository, tmp_path):
+    """The program, the lock and the artifact: all that a service needs."""
+    shutil.copytree(repository.path / "service", tmp_path / "service")
+    shutil.copytree(repository.path / ARTIFACT, tmp_path / ARTIFACT)
+    shutil.copy(repository.path / "dvc.lock", tmp_path)
+    return tmp_path
+
+
+def change_a_byte(folder):
+    file = folder / ARTIFACT / "saved_model.pb"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def dvc_2(folder):
+    lock = folder / "dvc.lock"
+    lock.write_text(lock.read_text().replace("      hash: md5\n", ""))
+
+
+DAMAGE = {
+    "a changed byte": (change_a_byte, "data/model is not the pinned artifact: expected"),
+    "a missing file": (
+        lambda folder: (folder / ARTIFACT / "variables/variables.index").unlink(),
+        "(2 files); run `dvc repro`",
+    ),
+    "an extra file": (
+        lambda folder: (folder / ARTIFACT / "extra").write_text("x"),
+        "(4 files); run `dvc repro`",
+    ),
+    "no artifact": (
+        lambda folder: shutil.rmtree(folder / ARTIFACT),
+        "data/model cannot be read (No such file or directory), expected the artifact",
+    ),
+    "no lock": (lambda folder: (folder / "dvc.lock").unlink(), "dvc.lock does not exist"),
+    "a broken lock": (
+        lambda folder: (folder / "dvc.lock").write_text("{"),
+        "dvc.lock is not a readable dvc.lock",
+    ),
+    "DVC 2's lock": (dvc_2, "in DVC 2's format"),
+}
+
+
+@pytest.mark.parametrize(("damage", "reason"), DAMAGE.values(), ids=DAMAGE)
+def test_anything_but_the_pinned_bytes_is_refused_in_one_sentence(folder, damage, reason):
+    damage(folder)
+    done = start(folder)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("service: ")
+    assert reason in done.stderr
+    assert "dvc repro" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_pinned_bytes_are_served_without_the_pipeline(folder):
+    with running_server(folder, "--workers=1") as server:
+        assert requests.get(f"{server.url}/healthz", timeout=30).status_code == 200
+
+
+def test_another_lock_may_be_named(folder):
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    shutil.move(folder / "dvc.lock", elsewhere)
+    shutil.move(folder / "data", elsewhere)
+    with running_server(folder, "--workers=1", "--lock=elsewhere/dvc.lock") as server:
+        assert requests.get(f"{server.url}/healthz", timeout=30).status_code == 200
+
+
+def test_a_port_in_use_is_refused(folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = start(folder, f"--port={port}")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"service: cannot listen on 127.0.0.1:{port} (Address already in use); "
+        "choose another --host or --port\n"
+    )
+
+
+def test_two_services_do_not_share_a_port(server, folder):
+    port = server.url.rpartition(":")[2]
+    assert "Address already in use" in start(folder, f"--port={port}").stderr
+
+
+@pytest.mark.parametrize(
+    "option", ["--port=0", "--port=65536", "--port=http", "--workers=0", "--threads=-1"]
+)
+def test_a_bad_option_is_refused(folder, option):
+    done = start(folder, option)
+    assert done.returncode == 2
+    assert "is not a number from 1 to" in done.stderr
+
+
+def test_help_tells_every_option_and_its_default():
+    said = start(PROJECT, "--help").stdout
+    for words in ("--host", "127.0.0.1", "--port", "8080", "--workers", "--threads", "dvc.lock"):
+        assert words in said
+
+
+def test_nothing_but_our_own_words_reach_the_terminal(folder):
+    with running_server(folder, "--workers=2") as server:
+        requests.post(f"{server.url}/recognize", files={"image": b"x"}, timeout=30)
+        server.process.terminate()
+        said, _ = server.process.communicate(timeout=60)
+    assert server.process.returncode == 0
+    (line,) = said.splitlines()
+    assert line.startswith("Serving data/model ")
+
+
+def test_a_request_in_flight_is_answered_before_the_end(folder, repository, testing):
+    body = (repository.path / f"data/png/testing/{testing[1][0]}/0.png").read_bytes()
+    head = (
+        "POST /recognize HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\n"
+        f"Content-Type: image/png\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with running_server(folder, "--workers=1") as server:
+        port = int(server.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+            client.sendall(head.encode())
+            # Sent once the service reads the body: from then on the request is in flight.
+            assert client.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            server.process.send_signal(signal.SIGTERM)
+            wait_until_refused(port)
+            client.sendall(body)
+            answer = b"".join(iter(lambda: client.recv(4096), b""))
+        assert server.process.wait(timeout=60) == 0
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b'{"filename":null,"labels":[' in answer
+
+
+def wait_until_refused(port):
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            return
+        time.sleep(0.01)
+    raise AssertionError("new connections are still accepted")

@@ -1,0 +1,193 @@
+"""The pipeline as a DVC user drives it, in a real repository on a slice of real images."""
+
+import ast
+import csv
+import io
+import json
+import shutil
+import sys
+import tarfile
+
+import pytest
+import yaml
+from PIL import Image
+
+from tests.conftest import MNIST, PROJECT
+
+STAGES = ["download", "png", "train", "evaluate", "export"]
+
+
+def lock(repository):
+    return (repository.path / "dvc.lock").read_text()
+
+
+def test_the_first_run_makes_and_records_everything(repository):
+    assert repository.run("git", "status", "--porcelain") == ""
+    assert "up to date" in repository.run("dvc", "status")
+    recorded = yaml.safe_load(lock(repository))["stages"]
+    assert list(recorded) == STAGES
+    assert len(list((repository.path / "data/png/testing").rglob("*.png"))) == 500
+    assert not (repository.path / "data/png/training").exists()
+    assert list((repository.path / "data").glob(".*.partial")) == []
+
+
+def test_a_second_run_does_nothing(repository):
+    before = lock(repository)
+    said = repository.run("dvc", "repro")
+    assert "Data and pipelines are up to date." in said
+    assert "Running stage" not in said
+    assert lock(repository) == before
+
+
+def test_the_metrics_hold_together(repository):
+    said = json.loads(repository.run("dvc", "metrics", "show", "--json"))
+    files = said[""]["data"]
+    figures = files["data/evaluation/metrics.json"]["data"]
+    with (repository.path / "data/evaluation/predictions.csv").open() as file:
+        rows = [(row["label"], row["prediction"]) for row in csv.DictReader(file)]
+    errors = sum(label != prediction for label, prediction in rows)
+    assert figures["errors"] == errors
+    assert figures["accuracy"] == 1 - errors / 500 > 0.85
+    kept = [row for number, row in enumerate(rows) if number not in (3, 5)]
+    right = sum(label == prediction for label, prediction in kept)
+    assert figures["accuracy_without_rejected_labels"] == pytest.approx(right / 498)
+    sevens = [row for row in rows if row[0] == "7"]
+    assert figures["recall"]["7"] == pytest.approx(sevens.count(("7", "7")) / len(sevens))
+    assert set(files["data/training/metrics.json"]["data"]) == {"train", "validation", "step"}
+
+
+def test_the_plots_are_drawn(scratch):
+    scratch.run("dvc", "plots", "show", "--out", "plots")
+    page = (scratch.path / "plots/index.html").read_text()
+    for title in ("Accuracy after each epoch", "Loss after each epoch", "Labels and predictions"):
+        assert title in page
+    assert "mistakes.png" in page
+    with Image.open(scratch.path / "data/evaluation/mistakes.png") as picture:
+        assert picture.width > 100
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "changed"),
+    [
+        (("data", "idx"), {"mirrors": ["/another/folder"]}, ["download"]),
+        (("data", "png"), {"splits": ["testing", "training"]}, ["png"]),
+        (("network",), {"kind": "mlp"}, ["train"]),
+        (("network", "cnn"), {"filters": [8, 8, 8, 8]}, ["train"]),
+        (("network", "mlp"), {"hidden": [8]}, []),  # of the kind that is not chosen
+        (("train",), {"epochs": 4}, ["train"]),
+        (("train",), {"seed": 2}, ["train"]),
+        (("train",), {"validation": 100}, ["train"]),
+        (("train", "cnn"), {"batch_size": 100}, ["train"]),
+        (("train", "cnn", "augment"), {"shift": 1.0}, ["train"]),
+        (("train", "mlp"), {"batch_size": 10}, []),
+        (("evaluate",), {"rejected_labels": []}, ["evaluate"]),
+        (("export",), {"min_accuracy": 0.5}, ["export"]),
+    ],
+)
+def test_a_change_of_a_parameter_changes_the_stage_that_reads_it(scratch, section, change, changed):
+    def edit(params):
+        for name in section:
+            params = params[name]
+        params.update(change)
+
+    scratch.edit_params(edit)
+    assert list(json.loads(scratch.run("dvc", "status", "--json"))) == changed
+
+
+def test_a_stage_whose_inputs_came_out_the_same_is_not_run(scratch):
+    """The files come from another folder, but are the same files."""
+    shutil.copytree(MNIST, scratch.path / "copy")
+    scratch.edit_params(lambda params: params["data"]["idx"].update(mirrors=["copy"]))
+    said = scratch.run("dvc", "repro")
+    run = [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")]
+    assert run == ["download"]
+
+
+def test_an_experiment_trains_the_other_network(scratch):
+    scratch.run(
+        "dvc", "exp", "run", "--name=mlp", "-S", "network.kind=mlp", "-S", "train.epochs=1",
+        "-S", "export.min_accuracy=0.5",
+    )  # fmt: skip
+    said = scratch.run("dvc", "exp", "show", "--csv")
+    rows = {row["Experiment"]: row for row in csv.DictReader(io.StringIO(said))}
+    assert rows["mlp"]["network.kind"] == "mlp"
+    assert rows["mlp"]["train.epochs"] == "1"
+    accuracy = "data/evaluation/metrics.json:accuracy"
+    assert float(rows["mlp"]["accuracy" if "accuracy" in rows["mlp"] else accuracy]) > 0.5
+    changed = scratch.run("dvc", "metrics", "diff")
+    assert "accuracy" in changed
+    assert "Change" in changed
+    config = json.loads((scratch.path / "data/network/network.json").read_text())
+    assert config["config"]["name"] == "mlp"
+
+
+def test_a_model_that_is_not_good_enough_stops_the_run_and_leaves_the_pin(scratch):
+    before = yaml.safe_load(lock(scratch))["stages"]["export"]
+    scratch.edit_params(lambda params: params["export"].update(min_accuracy=1.0))
+    said = scratch.run("dvc", "repro", status=None)
+    assert "below export.min_accuracy (1.0)" in said
+    assert "Traceback" not in said
+    assert yaml.safe_load(lock(scratch))["stages"]["export"] == before
+
+
+def test_a_bad_parameter_stops_the_run_before_anything_is_lost(scratch):
+    scratch.edit_params(lambda params: params["data"]["idx"].update(mirrors=[]))
+    said = scratch.run(sys.executable, "-m", "stages.download", status=1)
+    assert said.startswith("stages.download: params.yaml: data.idx.mirrors: ")
+    assert len(list((scratch.path / "data/idx").iterdir())) == 4
+
+
+def test_a_failed_download_leaves_what_was_there(scratch):
+    scratch.edit_params(lambda params: params["data"]["idx"].update(mirrors=["/no/such/folder"]))
+    said = scratch.run(sys.executable, "-m", "stages.download", status=1)
+    assert "/no/such/folder: there is no such folder" in said
+    assert "Traceback" not in said
+    assert len(list((scratch.path / "data/idx").iterdir())) == 4
+    assert list((scratch.path / "data").glob(".*.partial")) == []
+
+
+def test_the_png_files_are_the_same_bytes_whichever_mirror_answered(scratch):
+    published = scratch.path / "mnist_png.tar.gz"
+    with tarfile.open(published, "w:gz") as archive:
+        archive.add(scratch.path / "data/png", "mnist_png")
+    scratch.edit_params(lambda params: params["data"]["png"].update(mirrors=[str(published)]))
+    before = yaml.safe_load(lock(scratch))["stages"]["png"]["outs"]
+    said = scratch.run("dvc", "repro", "png")
+    assert f"{published}: every image equals its IDX image" in said
+    assert yaml.safe_load(lock(scratch))["stages"]["png"]["outs"] == before
+
+
+def test_a_deleted_output_comes_back_from_the_run_cache(scratch):
+    before = lock(scratch)
+    for name in ("data/network", "data/model"):
+        shutil.rmtree(scratch.path / name)
+    said = scratch.run("dvc", "repro")
+    assert "epoch" not in said
+    assert lock(scratch) == before
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_every_stage_depends_on_exactly_the_code_that_it_imports(stage):
+    stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
+    declared = {path for path in stages[stage]["deps"] if path.endswith(".py")}
+    assert declared == imported(f"stages/{stage}.py")
+
+
+def imported(path):
+    """The project's modules that a module imports, and those that these import, and itself."""
+    found, waiting = set(), [path]
+    while waiting:
+        current = waiting.pop()
+        if current in found:
+            continue
+        found.add(current)
+        for node in ast.walk(ast.parse((PROJECT / current).read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            files = [name.replace(".", "/") + ".py" for name in names]
+            waiting += [file for file in files if (PROJECT / file).exists()]
+    return found

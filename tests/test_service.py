@@ -1,0 +1,214 @@
+"""The service over HTTP, as its clients see it."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import requests
+import yaml
+from PIL import Image
+
+from service import images
+from service.app import MAX_BODY
+
+
+@pytest.fixture(scope="module")
+def version(repository):
+    """The artifact's MD5, read from dvc.lock by other means than the service's."""
+    lock = yaml.safe_load((repository.path / "dvc.lock").read_text())
+    outputs = {output["path"]: output for output in lock["stages"]["export"]["outs"]}
+    return outputs["data/model"]["md5"].removesuffix(".dir")
+
+
+@pytest.fixture(scope="module")
+def png_files(repository, testing):
+    folder = repository.path / "data/png/testing"
+    return [folder / str(label) / f"{number}.png" for number, label in enumerate(testing[1])]
+
+
+def recognize(server, query="", **options):
+    return requests.post(f"{server.url}/recognize{query}", timeout=30, **options)
+
+
+def field(*contents):
+    return [("image", (f"{n}.png", content)) for n, content in enumerate(contents)]
+
+
+def test_one_picture_is_answered_exactly_so(server, png_files, predictions):
+    with png_files[104].open("rb") as file:
+        answer = recognize(server, files={"image": file})
+    assert answer.status_code == 200
+    assert answer.content == b'{"filename":"104.png","labels":[%d]}' % predictions[104]
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_a_raw_body_has_no_filename(server, png_files, predictions):
+    content = png_files[104].read_bytes()
+    answer = recognize(server, data=content, headers={"Content-Type": "image/png"})
+    assert answer.content == b'{"filename":null,"labels":[%d]}' % predictions[104]
+
+
+def test_a_chunked_body_is_read_to_its_end(server, png_files, predictions):
+    pieces = iter([png_files[104].read_bytes()[:99], png_files[104].read_bytes()[99:]])
+    answer = recognize(server, data=pieces, headers={"Content-Type": "image/png"})
+    assert answer.json() == {"filename": None, "labels": [predictions[104]]}
+
+
+def test_many_pictures_are_answered_in_order(server, png_files, predictions):
+    files = [("image", (file.name, file.read_bytes())) for file in png_files]
+    answer = recognize(server, files=files)
+    assert answer.json()["results"] == [
+        {"filename": file.name, "labels": [label]}
+        for file, label in zip(png_files, predictions.tolist(), strict=True)
+    ]
+
+
+def test_probabilities_come_on_request(server, png_files, predictions):
+    content = png_files[104].read_bytes()
+    answer = recognize(server, "?probabilities=true", files=field(content)).json()
+    assert list(answer) == ["filename", "labels", "probabilities"]
+    (row,) = answer["probabilities"]
+    assert len(row) == 10
+    assert sum(row) == pytest.approx(1, abs=1e-5)
+    assert int(np.argmax(row)) == answer["labels"][0] == predictions[104]
+
+
+def test_many_pictures_have_their_probabilities_each(server, png_files):
+    contents = [file.read_bytes() for file in png_files[:3]]
+    together = recognize(server, "?probabilities=true", files=field(*contents)).json()["results"]
+    for content, result in zip(contents, together, strict=True):
+        alone = recognize(server, "?probabilities=true", files=field(content)).json()
+        np.testing.assert_allclose(result["probabilities"], alone["probabilities"], atol=1e-6)
+
+
+def test_probabilities_may_be_declined(server, png_files):
+    answer = recognize(server, "?probabilities=false", files=field(png_files[0].read_bytes()))
+    assert "probabilities" not in answer.json()
+
+
+def test_a_filename_of_any_script_comes_back(server, png_files):
+    content = png_files[0].read_bytes()
+    answer = recognize(server, files={"image": ('drei "3" ü数.png', content)})
+    assert answer.json()["filename"].endswith("ü数.png")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "BMP", "GIF", "WEBP"])
+def test_other_formats_are_recognized(server, png_files, predictions, kind):
+    buffer = io.BytesIO()
+    Image.open(png_files[0]).convert("RGB").save(buffer, kind, quality=95)
+    headers = {"Content-Type": f"image/{kind.lower()}"}
+    answer = recognize(server, data=buffer.getvalue(), headers=headers)
+    assert answer.json()["labels"] == [predictions[0]]
+
+
+def test_health_names_the_pinned_version(server, version):
+    answer = requests.get(f"{server.url}/healthz", timeout=30)
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "ok", "version": version}
+
+
+def big_png():
+    buffer = io.BytesIO()
+    Image.new("L", (6000, 6000)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def png(picture):
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+GOOD = png(Image.new("L", (28, 28)))
+PART = b"--x\r\nContent-Disposition: form-data; name=image; filename=a\r\n\r\n"
+RAW = {"headers": {"Content-Type": "image/png"}}
+
+BAD = {
+    "no field image": ({"files": {"picture": GOOD}}, 400, "no file in a field named image"),
+    "a text in the field": ({"files": {"x": b""}, "data": {"image": "9"}}, 400, "no file"),
+    "an empty file": ({"files": field(b"")}, 400, "The image is empty."),
+    "an empty body": ({"data": b"", **RAW}, 400, "The image is empty."),
+    "not an image": ({"files": field(b"<html>")}, 400, "not an image"),
+    "a cut off file": ({"files": field(GOOD[:50])}, 400, "damaged or cut off"),
+    "a damaged file": ({"files": field(GOOD[:45] + b"\0\0" + GOOD[47:])}, 400, "damaged"),
+    "a bomb": ({"files": field(big_png())}, 400, "6000 x 6000 pixels"),
+    "one bad of three": ({"files": field(GOOD, b"", GOOD)}, 400, "Image 2 (1.png): The image is"),
+    "a body over the limit": ({"data": bytes(MAX_BODY + 1), **RAW}, 413, "too large"),
+    "a chunked one": ({"data": iter([bytes(MAX_BODY), b"x"]), **RAW}, 413, "too large"),
+    "a chunked form": (
+        {
+            "data": iter([PART, bytes(MAX_BODY)]),
+            "headers": {"Content-Type": "multipart/form-data; boundary=x"},
+        },
+        413,
+        "too large",
+    ),
+    "too many files": ({"files": field(*[b"x"] * 1001)}, 413, "1,000 pictures"),
+    "no media type": ({"data": GOOD}, 415, "multipart/form-data"),
+    "JSON": ({"json": [1]}, 415, "multipart/form-data"),
+    "a form without files": ({"data": {"image": "9"}}, 415, "multipart/form-data"),
+    "a broken form": (
+        {"data": b"x", "headers": {"Content-Type": "multipart/form-data"}},
+        400,
+        "no file in a field named image",
+    ),
+}
+
+
+@pytest.mark.parametrize(("request_", "status", "sentence"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_sentence_and_the_service_lives_on(
+    server, version, request_, status, sentence
+):
+    answer = recognize(server, **request_)
+    assert answer.status_code == status
+    assert list(answer.json()) == ["error"]
+    assert sentence in answer.json()["error"]
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["X-Model-Version"] == version
+    assert recognize(server, files=field(GOOD)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "sentence"),
+    [
+        ("GET", "/nothing", 404, "There is nothing at /nothing; POST a picture to /recognize."),
+        ("POST", "/", 404, "There is nothing at /"),
+        ("GET", "/recognize", 405, "GET is not allowed at /recognize; use OPTIONS, POST."),
+        ("DELETE", "/healthz", 405, "DELETE is not allowed at /healthz; use GET, HEAD, OPTIONS."),
+    ],
+)
+def test_unknown_routes_and_methods(server, version, method, path, status, sentence):
+    answer = requests.request(method, f"{server.url}{path}", timeout=30)
+    assert answer.status_code == status
+    assert sentence in answer.json()["error"]
+    assert answer.headers["X-Model-Version"] == version
+    if status == 405:
+        assert answer.headers["Allow"]
+
+
+def test_an_unknown_value_of_probabilities_is_refused(server):
+    answer = recognize(server, "?probabilities=maybe", files=field(GOOD))
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "The parameter probabilities is true or false, not 'maybe'."
+
+
+def test_no_answer_to_a_picture_is_ever_empty(server):
+    """RGB, RGBA, 100 x 100, 56 x 14 and 16 bits: each has a label or a sentence."""
+    pictures = [
+        Image.new("RGB", (28, 28)),
+        Image.new("RGBA", (28, 28)),
+        Image.new("L", (100, 100)),
+        Image.new("L", (56, 14)),
+        Image.new("I;16", (28, 28)),
+        Image.new("P", (28, 28)),
+    ]
+    for picture in pictures:
+        answer = recognize(server, files=field(png(picture)))
+        assert answer.status_code == 200
+        assert len(json.loads(answer.content)["labels"]) == 1
+
+
+def test_the_pipeline_and_the_service_decode_alike(png_files, testing):
+    for file, image in zip(png_files, testing[0], strict=True):
+        np.testing.assert_array_equal(images.decode(file.read_bytes()), image)
