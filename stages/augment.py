@@ -1,4 +1,7 @@
-"""Random affine distortion of training images, the same for the same seed."""
+"""Training images that are not in the data: distorted digits, and pictures of nothing.
+
+All are random, and the same for the same seed.
+"""
 
 import math
 
@@ -46,3 +49,19 @@ def augment(images: tf.Tensor, limits: Augment, seed: tf.Tensor) -> tf.Tensor:
         fill_mode="CONSTANT",
     )
     return distorted[..., 0]
+
+
+def nothing(count: int, seed: tf.Tensor) -> tf.Tensor:
+    """Draw pictures without a digit: a flat grey with more or less noise on more or less of it.
+
+    Args:
+        seed: integer (2,).
+
+    Returns:
+        uint8 (count, 28, 28).
+    """
+    flat, strength, density = tf.unstack(tf.random.stateless_uniform([3, count, 1, 1], seed))
+    noise, place = tf.unstack(tf.random.stateless_uniform([2, count, 28, 28], seed + 1))
+    # Cubed, for mostly dark pictures with a few bright ones: digits are white on black.
+    grey = flat**3 + tf.where(place < density, strength * noise, 0.0)
+    return tf.cast(255 * tf.minimum(grey, 1.0), tf.uint8)

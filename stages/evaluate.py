@@ -4,21 +4,26 @@
     dvc metrics show; dvc plots show
 
 Reads `data/network/`, `data/idx/` and `evaluate` in params.yaml; writes `data/evaluation/`:
-metrics.json, predictions.csv (a row an image, in order) and mistakes.png.
+metrics.json, and to plot: predictions.csv (a row an image, in order), reliability.csv (a row a
+bin of confidence), robustness.csv (a row a corruption) and mistakes.png.
 """
 
 import csv
 import json
+from collections.abc import Iterable
+from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from stages import idx, metrics, network, params
+from stages import corruptions, idx, metrics, network, params
 from stages.stage import StageError, run, whole_folder
 
 FOLDER = Path("data/evaluation")
 METRICS, PREDICTIONS, MISTAKES = "metrics.json", "predictions.csv", "mistakes.png"
+RELIABILITY, ROBUSTNESS = "reliability.csv", "robustness.csv"
 
 GALLERY = (8, 4)  # most pictures across and down
 ZOOM = 4  # screen pixels along a pixel
@@ -26,14 +31,20 @@ TILE = (144, 160)  # screen pixels of a picture with its two lines of text
 
 
 def evaluate(
-    probabilities: np.ndarray, labels: np.ndarray, rejected: list[int]
-) -> dict[str, object]:
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    classes: list[str],
+    rejected: list[int],
+    robustness: dict[str, float],
+) -> dict[str, Any]:
     """The figures of metrics.json.
 
     Args:
         probabilities: float32 (N, 10).
         labels: uint8 (N,).
+        classes: the names of labels 0 to 9.
         rejected: indices of images whose label is held to be wrong.
+        robustness: accuracy by corruption.
 
     Raises:
         StageError: `rejected` names an image that is not there.
@@ -45,6 +56,7 @@ def evaluate(
         )
     predictions = probabilities.argmax(1)
     accepted = np.delete(np.arange(len(labels)), rejected)
+    bins = metrics.calibration_bins(probabilities, labels)
     return {
         "accuracy": metrics.accuracy(probabilities, labels),
         "accuracy_without_rejected_labels": metrics.accuracy(
@@ -52,19 +64,23 @@ def evaluate(
         ),
         "errors": int((predictions != labels).sum()),
         "loss": metrics.cross_entropy(probabilities, labels),
-        "expected_calibration_error": metrics.expected_calibration_error(probabilities, labels),
-        "precision": metrics.precision(predictions, labels),
-        "recall": metrics.recall(predictions, labels),
+        "expected_calibration_error": metrics.expected_calibration_error(bins),
+        "robustness": robustness,
+        "precision": dict(zip(classes, metrics.precision(predictions, labels), strict=True)),
+        "recall": dict(zip(classes, metrics.recall(predictions, labels), strict=True)),
     }
 
 
-def gallery(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -> Image.Image:
+def gallery(
+    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: list[str]
+) -> Image.Image:
     """Draw the mistakes made with most confidence, worst first.
 
     Args:
         images: uint8 (N, 28, 28).
         labels: uint8 (N,).
         probabilities: float32 (N, 10).
+        classes: the names of labels 0 to 9.
 
     Returns:
         A grey picture; under each image its id, its label, the answer and the confidence.
@@ -84,7 +100,7 @@ def gallery(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -
         image = Image.fromarray(images[number]).resize((side, side), Image.Resampling.NEAREST)
         picture.paste(image, (left + (TILE[0] - side) // 2, top + 8))
         said = (
-            f"{labels[number]} taken for {predictions[number]}\n"
+            f"{classes[labels[number]]} taken for {classes[predictions[number]]}\n"
             f"#{number}, {confidence[number]:.1%} sure"
         )
         middle = (left + TILE[0] / 2, top + side + 12)
@@ -92,18 +108,35 @@ def gallery(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -
     return picture
 
 
+def _write_table(file: Path, columns: tuple[str, ...], rows: Iterable[Iterable[object]]) -> None:
+    with file.open("w", newline="") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(columns)
+        table.writerows(rows)
+
+
 def main() -> None:
     chosen = params.load()
     images, labels = idx.load(Path("data/idx"), "testing")
-    seen = network.probabilities(network.load(Path("data/network")), images)
-    figures = evaluate(seen, labels, chosen.evaluate.rejected_labels)
+    model = network.load(Path("data/network"))
+    seen = network.probabilities(model, images)
+    robustness = {
+        name: metrics.accuracy(network.probabilities(model, bad), labels)
+        for name, bad in corruptions.corrupted(images).items()
+    }
+    classes, rejected = chosen.data.classes, chosen.evaluate.rejected_labels
+    figures = evaluate(seen, labels, classes, rejected, robustness)
+    figures["parameters"] = model.count_params()
+    figures["multiply_adds"] = network.multiply_adds(model)
     with whole_folder(FOLDER) as folder:
         (folder / METRICS).write_text(json.dumps(figures, indent=2) + "\n")
-        with (folder / PREDICTIONS).open("w", newline="") as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(["label", "prediction"])
-            rows.writerows(zip(labels.tolist(), seen.argmax(1).tolist(), strict=True))
-        gallery(images, labels, seen).save(folder / MISTAKES)
+        answers = zip(labels.tolist(), seen.argmax(1).tolist(), strict=True)
+        _write_table(folder / PREDICTIONS, ("label", "prediction"), answers)
+        bins = map(astuple, metrics.calibration_bins(seen, labels))
+        _write_table(folder / RELIABILITY, ("confidence", "accuracy", "images"), bins)
+        rows = {"none": figures["accuracy"], **robustness}.items()
+        _write_table(folder / ROBUSTNESS, ("corruption", "accuracy"), rows)
+        gallery(images, labels, seen, classes).save(folder / MISTAKES)
     print(
         f"{figures['accuracy']:.2%} of {len(labels):,} test images right, {figures['errors']} wrong"
     )

@@ -6,8 +6,9 @@
 Reads `data/network/`, `data/evaluation/`, `data/png/` and `export` in params.yaml. Writes
 `data/model/`, the artifact: a SavedModel with the signatures `serving_default` (images) and
 `recognize_png` (PNG files); and `data/mnistmodel/`, a frozen graph in a SavedModel for the
-TensorFlow C API. Both take pixels of 0 to 255. Before they take their places a fresh process
-loads them and checks every PNG file of the test split against what evaluation answered.
+TensorFlow C API; both take pixels of 0 to 255. Before they take their places a fresh process
+loads them and checks every PNG file of the test split against what evaluation answered. Last,
+`data/model_card.md` says what the model is for and how good it is.
 """
 
 import csv
@@ -26,9 +27,11 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from service import images
 from service.recognizer import Recognizer
 from stages import evaluate, network, params
-from stages.stage import StageError, run, whole_folder
+from stages.card import card
+from stages.stage import StageError, run, whole_folder, write_whole
 
 PNG = Path("data/png/testing")
+CARD = Path("data/model_card.md")
 
 Outputs = dict[str, tf.Tensor]
 
@@ -137,11 +140,13 @@ def _infer(graph: Path, pictures: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    minimum = params.load().export.min_accuracy
-    accuracy = json.loads((evaluate.FOLDER / evaluate.METRICS).read_text())["accuracy"]
-    if accuracy < minimum:
+    chosen = params.load()
+    metrics = json.loads((evaluate.FOLDER / evaluate.METRICS).read_text())
+    accuracy = metrics["accuracy"]
+    if accuracy < chosen.min_accuracy:
+        key = f"export.min_accuracy.{chosen.network.kind}"
         raise StageError(
-            f"the test accuracy of {accuracy} is below export.min_accuracy ({minimum}); "
+            f"the test accuracy of {accuracy} is below {key} ({chosen.min_accuracy}); "
             "nothing was exported"
         )
     model = network.load(Path("data/network"))
@@ -154,6 +159,7 @@ def main() -> None:
         with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
             predictions = evaluate.FOLDER / evaluate.PREDICTIONS
             count = fresh.submit(check, artifact, graph, PNG, predictions).result()
+    write_whole(CARD, card(chosen, metrics))
     print(f"exported; {count:,} PNG files give the labels that evaluation gave")
 
 

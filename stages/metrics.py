@@ -3,6 +3,8 @@
 Everywhere `probabilities` is float (N, 10), each row summing to 1, and `labels` integer (N,).
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 
@@ -17,33 +19,46 @@ def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(-np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean())
 
 
-def precision(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Per digit: of the images called so, the fraction that are. 0 where none is called so."""
-    return _per_digit(predictions == labels, predictions)
+def precision(predictions: np.ndarray, labels: np.ndarray) -> list[float]:
+    """Per label: of the images called so, the fraction that are. 0 where none is called so."""
+    return _per_label(predictions == labels, predictions)
 
 
-def recall(predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Per digit: of the images that are one, the fraction called so. 0 where there is none."""
-    return _per_digit(predictions == labels, labels)
+def recall(predictions: np.ndarray, labels: np.ndarray) -> list[float]:
+    """Per label: of the images that have it, the fraction called so. 0 where none has it."""
+    return _per_label(predictions == labels, labels)
 
 
-def expected_calibration_error(
-    probabilities: np.ndarray, labels: np.ndarray, bins: int = 15
-) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins, weighted by their images.
+@dataclass(frozen=True)
+class Bin:
+    """Images of about equal confidence."""
 
-    Guo et al., "On Calibration of Modern Neural Networks", 2017, equation 3, with its 15 bins.
+    confidence: float  # its mean
+    accuracy: float
+    images: int
+
+
+def calibration_bins(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> list[Bin]:
+    """Images by their confidence, in bins of equal width; those without images are left out.
+
+    Guo et al., "On Calibration of Modern Neural Networks", 2017, figure 1, with its 15 bins.
     """
     confidence = probabilities.max(1)
     correct = probabilities.argmax(1) == labels
     bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    gap = np.bincount(bin_of, weights=confidence - correct, minlength=bins)
-    return float(np.abs(gap).sum() / len(labels))
+    return [
+        Bin(float(confidence[inside].mean()), float(correct[inside].mean()), int(inside.sum()))
+        for inside in (bin_of == number for number in range(bins))
+        if inside.any()
+    ]
 
 
-def _per_digit(correct: np.ndarray, group: np.ndarray) -> dict[str, float]:
-    hits = np.bincount(group[correct], minlength=10)
-    return {
-        str(digit): float(h / max(n, 1))
-        for digit, (h, n) in enumerate(zip(hits, np.bincount(group, minlength=10), strict=True))
-    }
+def expected_calibration_error(bins: list[Bin]) -> float:
+    """Mean gap between confidence and accuracy, weighted by the images (equation 3 there)."""
+    total = sum(one.images for one in bins)
+    return sum(abs(one.confidence - one.accuracy) * one.images for one in bins) / total
+
+
+def _per_label(correct: np.ndarray, labels: np.ndarray) -> list[float]:
+    hits = np.bincount(labels[correct], minlength=10)
+    return (hits / np.bincount(labels, minlength=10).clip(1)).tolist()

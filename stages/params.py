@@ -20,6 +20,7 @@ from stages.stage import StageError
 FILE = Path("params.yaml")
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Accuracy = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -57,6 +58,9 @@ class Png(Section):
 
 
 class Data(Section):
+    name: str
+    source: str
+    classes: list[str] = Field(min_length=10, max_length=10)
     idx: Idx
     png: Png
 
@@ -94,6 +98,7 @@ class Recipe(Section):
     weight_decay: float = Field(ge=0)
     label_smoothing: Fraction
     averaging: Fraction
+    nothing: Fraction
     augment: Augment
 
 
@@ -109,8 +114,13 @@ class Evaluate(Section):
     rejected_labels: list[Annotated[int, Field(ge=0)]]
 
 
+class MinAccuracy(Section):
+    cnn: Accuracy
+    mlp: Accuracy
+
+
 class Export(Section):
-    min_accuracy: float = Field(ge=0, le=1)
+    min_accuracy: MinAccuracy
 
 
 class Params(Section):
@@ -124,6 +134,12 @@ class Params(Section):
     def recipe(self) -> Recipe:
         """The training recipe of the chosen kind of network."""
         return self.train.cnn if self.network.kind == "cnn" else self.train.mlp
+
+    @property
+    def min_accuracy(self) -> float:
+        """The least test accuracy with which the chosen kind of network is exported."""
+        least = self.export.min_accuracy
+        return least.cnn if self.network.kind == "cnn" else least.mlp
 
 
 def load(file: Path = FILE) -> Params:

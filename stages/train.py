@@ -7,7 +7,7 @@ Reads `data/idx/`, `network` and `train` in params.yaml; writes `data/network/` 
 weights) and `data/training/` (loss and accuracy after each epoch).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from service.quiet import tf
@@ -18,11 +18,13 @@ from dvclive import Live
 from tqdm import tqdm
 
 from stages import idx, metrics, network, params
-from stages.augment import augment
+from stages.augment import augment, nothing
 from stages.idx import Split
 from stages.stage import StageError, run, whole_folder
 
 STEPS_A_CALL = 25  # so many steps run without Python in between; the progress bar moves after each
+
+NO_LABEL = -1  # of a picture of nothing
 
 Figures = dict[str, float]
 
@@ -51,83 +53,86 @@ def train(
     """
     images, labels = training
     batch = recipe.batch_size
-    steps_an_epoch = len(labels) // batch
-    if steps_an_epoch == 0:
+    steps = len(labels) // batch  # of an epoch
+    if steps == 0:
         raise StageError(f"batch_size is {batch}, but there are {len(labels)} images to train on")
-    steps = epochs * steps_an_epoch
     strategy = tf.distribute.get_strategy()
     with strategy.scope():
         average = keras.models.clone_model(model)
         average.set_weights(model.get_weights())
-        optimizer = _optimizer(recipe, steps, model)
+        optimizer = _optimizer(recipe, epochs * steps, model)
     order = _order(len(labels), batch, epochs, seed)
     batches = iter(
         strategy.distribute_datasets_from_function(
             lambda context: _batches(images, labels, order, recipe, seed, context)
         )
     )
+    advance = _stepper(model, average, optimizer, recipe, batches)
 
-    def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """One replica's share of one step; returns its share of the mean loss, and its hits."""
-        targets = (
-            tf.one_hot(labels, 10) * (1 - recipe.label_smoothing) + recipe.label_smoothing / 10
-        )
-        with tf.GradientTape() as tape:
-            logits = model(tf.cast(images, tf.float32), training=True)
-            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-            loss = tf.reduce_sum(losses) / batch
-        gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply(gradients, model.trainable_variables)  # sums over the replicas
-        hits = tf.reduce_sum(tf.cast(tf.argmax(logits, 1) == tf.cast(labels, tf.int64), tf.int32))
-        return loss, hits
-
-    @tf.function
-    def advance(count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Take `count` steps; returns the sum of their losses and of their hits."""
-        losses, hits = 0.0, 0
-        for _ in tf.range(count):
-            loss, hit = strategy.run(step, args=next(batches))
-            losses += strategy.reduce("SUM", loss, axis=None)
-            hits += strategy.reduce("SUM", hit, axis=None)
-            # Early on, the average reaches back over a tenth of the steps so far only.
-            done = tf.cast(optimizer.iterations.value, tf.float32)
-            decay = tf.minimum(recipe.averaging, done / (10 + done))
-            for mean, value in zip(average.variables, model.variables, strict=True):
-                if mean.dtype == "float32":  # not the state of random layers
-                    mean.value.assign_add((value.value - mean.value) * (1 - decay))
-        return losses, hits
-
-    with tqdm(total=steps, unit="step", disable=None) as bar:
-        for epoch in range(epochs):
+    with tqdm(total=epochs * steps, unit="step", disable=None) as bar:
+        for epoch in range(1, epochs + 1):
+            bar.set_description(f"epoch {epoch}/{epochs}")
             loss, hits, done = 0.0, 0, 0
-            while done < steps_an_epoch:
-                count = min(STEPS_A_CALL, steps_an_epoch - done)
+            while done < steps:
+                count = min(STEPS_A_CALL, steps - done)
                 more_loss, more_hits = advance(tf.constant(count))
-                loss, hits, done = (
-                    loss + float(more_loss),
-                    hits + int(more_hits),
-                    done + count,
-                )
-                figures = {
-                    "train/loss": loss / done,
-                    "train/accuracy": hits / (done * batch),
-                }
-                bar.set_description(f"epoch {epoch + 1}/{epochs}", refresh=False)
-                bar.set_postfix(
-                    loss=f"{loss / done:.4f}",
-                    accuracy=f"{hits / (done * batch):.4f}",
-                    refresh=False,
-                )
+                loss, hits, done = loss + float(more_loss), hits + int(more_hits), done + count
+                figures = {"train/loss": loss / done, "train/accuracy": hits / (done * batch)}
+                bar.set_postfix(loss=f"{loss / done:.4f}", accuracy=f"{hits / (done * batch):.4f}")
                 bar.update(count)
             if not np.isfinite(loss):
-                raise StageError(
-                    f"the loss of epoch {epoch + 1} is {loss}; lower the learning_rate"
-                )
+                raise StageError(f"the loss of epoch {epoch} is {loss}; lower the learning_rate")
             seen = network.probabilities(average, validation[0])
             figures["validation/loss"] = metrics.cross_entropy(seen, validation[1])
             figures["validation/accuracy"] = metrics.accuracy(seen, validation[1])
             after_epoch(figures)
     return average
+
+
+def _stepper(
+    model: keras.Model,
+    average: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    recipe: params.Recipe,
+    batches: Iterator[tuple[tf.Tensor, tf.Tensor]],
+) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """Make the function that takes so many steps, all in one call of TensorFlow.
+
+    It returns the sum of the steps' losses and the number of images that were answered rightly.
+    """
+    strategy = tf.distribute.get_strategy()
+
+    def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """One replica's part of one step."""
+        smoothing = tf.where(labels == NO_LABEL, 1.0, recipe.label_smoothing)[:, tf.newaxis]
+        targets = tf.one_hot(labels, 10) * (1 - smoothing) + smoothing / 10
+        with tf.GradientTape() as tape:
+            logits = model(tf.cast(images, tf.float32), training=True)
+            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+            loss = tf.reduce_mean(losses) / strategy.num_replicas_in_sync
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply(gradients, model.trainable_variables)  # sums over the replicas
+        hits = tf.reduce_sum(tf.cast(tf.argmax(logits, 1, tf.int32) == labels, tf.int32))
+        return loss, hits
+
+    def follow() -> None:
+        """Move the average; early on it reaches back over a tenth of the steps so far only."""
+        done = tf.cast(optimizer.iterations.value, tf.float32)
+        decay = tf.minimum(recipe.averaging, done / (10 + done))
+        for mean, value in zip(average.variables, model.variables, strict=True):
+            mean.value.assign_add((value.value - mean.value) * (1 - decay))
+
+    @tf.function
+    def advance(count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        losses, hits = 0.0, 0
+        for _ in tf.range(count):
+            loss, hit = strategy.run(step, args=next(batches))
+            losses += strategy.reduce("SUM", loss, axis=None)
+            hits += strategy.reduce("SUM", hit, axis=None)
+            follow()
+        return losses, hits
+
+    return advance
 
 
 def _optimizer(recipe: params.Recipe, steps: int, model: keras.Model) -> keras.optimizers.Optimizer:
@@ -167,18 +172,23 @@ def _batches(
     seed: int,
     context: tf.distribute.InputContext,
 ) -> tf.data.Dataset:
-    """The distorted batches of one input pipeline: uint8 (n, 28, 28) and (n,), in order.
+    """The batches of one input pipeline, in order: uint8 (n, 28, 28) and int32 (n,).
 
     The split stays in memory once, as tensors from which each step gathers its rows.
     """
     pipelines = context.num_input_pipelines
     shares = order.reshape(len(order), pipelines, context.num_replicas_in_sync // pipelines, -1)
     rows = shares[:, context.input_pipeline_id].reshape(-1, shares.shape[-1])
-    all_images, all_labels = tf.constant(images), tf.constant(labels)
+    all_images, all_labels = tf.constant(images), tf.constant(labels, tf.int32)
+    extra = round(rows.shape[1] * recipe.nothing)
 
     def batch(number: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        chosen = tf.gather(all_images, row)
-        return augment(chosen, recipe.augment, tf.stack([seed, number])), tf.gather(all_labels, row)
+        chosen = augment(tf.gather(all_images, row), recipe.augment, tf.stack([seed, number]))
+        empty = nothing(extra, tf.stack([seed + 1, number]))
+        return (
+            tf.concat([chosen, empty], axis=0),
+            tf.concat([tf.gather(all_labels, row), tf.fill([extra], NO_LABEL)], axis=0),
+        )
 
     return (
         tf.data.Dataset.from_tensor_slices((np.arange(len(rows), dtype=np.int32), rows))
@@ -199,12 +209,18 @@ def main() -> None:
         whole_folder(Path("data/training")) as curves,
         Live(str(curves), dvcyaml=False, save_dvc_exp=False) as live,
     ):
+        points: dict[str, list[dict[str, object]]] = {"loss": [], "accuracy": []}
 
         def after_epoch(figures: Figures) -> None:
+            epoch = live.step + 1
             for name, value in figures.items():
-                live.log_metric(name, value)
+                split, figure = name.split("/")
+                live.log_metric(name, value, plot=False)
+                points[figure].append({"epoch": epoch, "split": split, figure: value})
+            for figure, so_far in points.items():
+                live.log_plot(figure, so_far, x="epoch", y=figure, template="curves")
             said = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-            tqdm.write(f"epoch {live.step + 1}/{chosen.train.epochs}: {said}")
+            tqdm.write(f"epoch {epoch}/{chosen.train.epochs}: {said}")
             live.next_step()
 
         trained = train(
@@ -216,6 +232,7 @@ def main() -> None:
             chosen.train.seed,
             after_epoch,
         )
+        network.calibrate(trained, images[cut:], labels[cut:])
         network.save(trained, folder)
 
 

@@ -71,10 +71,10 @@ def test_the_exports_hold_files_only_and_no_random_identifier(repository):
 
 def test_a_model_below_the_least_accuracy_is_not_exported(scratch):
     before = files(scratch.path / "data/model")
-    scratch.edit_params(lambda params: params["export"].update(min_accuracy=1.0))
+    scratch.edit_params(lambda params: params["export"]["min_accuracy"].update(cnn=1.0))
     said = scratch.run(sys.executable, "-m", "stages.export", status=1)
     assert said.startswith("stages.export: the test accuracy of 0.")
-    assert "below export.min_accuracy (1.0)" in said
+    assert "below export.min_accuracy.cnn (1.0)" in said
     assert said.count("\n") == 1
     assert files(scratch.path / "data/model") == before
     assert sorted(path.name for path in (scratch.path / "data").glob(".*.partial")) == []

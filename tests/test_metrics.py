@@ -24,18 +24,27 @@ def test_cross_entropy_of_an_impossible_label_is_large_and_finite():
     assert 80 < metrics.cross_entropy(certain, np.array([4])) < 100
 
 
-def test_precision_and_recall_are_per_digit_and_0_where_undefined():
-    precision, recall = metrics.precision(PREDICTIONS, LABELS), metrics.recall(PREDICTIONS, LABELS)
-    assert [precision["0"], precision["1"], precision["2"], precision["3"]] == [1, 1, 0.5, 0]
-    assert [recall["0"], recall["1"], recall["2"], recall["3"]] == [1, 0.5, 1, 0]
-    assert set(precision) == set(recall) == {str(digit) for digit in range(10)}
+def test_precision_and_recall_are_per_label_and_0_where_undefined():
+    assert metrics.precision(PREDICTIONS, LABELS) == [1, 1, 0.5] + [0] * 7
+    assert metrics.recall(PREDICTIONS, LABELS) == [1, 0.5, 1] + [0] * 7
 
 
 def test_expected_calibration_error_weighs_each_bin_s_gap_by_its_images():
     # One image in each of the bins that hold 0.9, 0.6, 0.7 and 0.8.
+    bins = metrics.calibration_bins(PROBABILITIES, LABELS)
+    assert [one.images for one in bins] == [1, 1, 1, 1]
+    assert [one.accuracy for one in bins] == [1, 0, 1, 1]
     expected = (abs(1 - 0.9) + abs(1 - 0.6) + abs(0 - 0.7) + abs(1 - 0.8)) / 4
-    assert metrics.expected_calibration_error(PROBABILITIES, LABELS) == pytest.approx(expected)
+    assert metrics.expected_calibration_error(bins) == pytest.approx(expected)
+
+
+def test_images_of_one_bin_are_averaged():
+    probabilities = np.tile(PROBABILITIES[:1], (4, 1))
+    (only,) = metrics.calibration_bins(probabilities, np.array([0, 0, 0, 5]))
+    assert only.confidence == pytest.approx(0.9)
+    assert (only.accuracy, only.images) == (0.75, 4)
 
 
 def test_certainty_that_is_right_is_perfectly_calibrated():
-    assert metrics.expected_calibration_error(np.eye(10), np.arange(10)) == 0
+    bins = metrics.calibration_bins(np.eye(10), np.arange(10))
+    assert metrics.expected_calibration_error(bins) == 0

@@ -41,7 +41,7 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path):
         ("data.idx.mirrors", [], "data.idx.mirrors: List should have at least 1"),
         ("data.idx.sha256", {}, "data.idx.sha256 must have the keys train-images-idx3-ubyte"),
         ("data.png.splits", ["training"], "data.png.splits must hold testing"),
-        ("export.min_accuracy", 99.3, "export.min_accuracy: Input should be less than or equal"),
+        ("export.min_accuracy.cnn", 99.3, "export.min_accuracy.cnn: Input should be less than or"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_key(tmp_path, key, value, sentence):

@@ -1,0 +1,159 @@
+"""Time to accuracy of the default run, beside two well-known recipes on the same machine.
+
+    python -m tests.benchmarks.training              # this project and Keras
+    python -m tests.benchmarks.training --torch      # and PyTorch, if it is installed
+
+Each recipe trains in a process of its own and is measured on the test split after every epoch;
+only the time in training counts. Needs `data/idx`, so run `dvc repro download` first. Takes about
+five minutes, and five more with PyTorch, on two cores.
+
+- keras: the convnet of https://keras.io/examples/vision/mnist_convnet, batch 128, 15 epochs, a
+  tenth of the training split held out, Adam with Keras' defaults.
+- torch: https://github.com/pytorch/examples/tree/main/mnist with its defaults but for 6 epochs:
+  batch 64, Adadelta with learning rate 1, times 0.7 after each epoch.
+"""
+
+import argparse
+import multiprocessing
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stages import idx, params
+
+MARKS = (0.99, 0.995)
+IDX = Path("data/idx")
+
+Point = tuple[float, float]  # seconds of training so far, test accuracy
+
+
+def ours() -> Iterator[Point]:
+    import keras
+
+    from stages import network, train
+
+    chosen = params.load()
+    images, labels = idx.load(IDX, "training")
+    cut = len(labels) - chosen.train.validation
+    keras.utils.set_random_seed(chosen.train.seed)
+    points: list[Point] = []
+    start = time.perf_counter()
+
+    def after_epoch(figures: dict[str, float]) -> None:
+        # The loop measures on the split that it is given, here the test split, and decides
+        # nothing by it. The time that this takes counts against us.
+        points.append((time.perf_counter() - start, figures["validation/accuracy"]))
+
+    train.train(
+        network.build(chosen.network),
+        (images[:cut], labels[:cut]),
+        idx.load(IDX, "testing"),
+        chosen.recipe,
+        chosen.train.epochs,
+        chosen.train.seed,
+        after_epoch,
+    )
+    yield from points
+
+
+def keras_convnet() -> Iterator[Point]:
+    import keras
+    import numpy as np
+    from keras import layers
+
+    keras.utils.set_random_seed(1)
+    images, labels = idx.load(IDX, "training")
+    scaled = images[..., np.newaxis].astype("float32") / 255
+    targets = keras.utils.to_categorical(labels, 10)
+    testing = idx.load(IDX, "testing")
+    model = keras.Sequential(
+        [
+            layers.Input((28, 28, 1)),
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dropout(0.5),
+            layers.Dense(10, activation="softmax"),
+        ]
+    )
+    model.compile(loss="categorical_crossentropy", optimizer="adam", metrics=["accuracy"])
+    test_images = testing[0][..., np.newaxis].astype("float32") / 255
+    spent = 0.0
+    for _ in range(15):
+        start = time.perf_counter()
+        model.fit(scaled, targets, batch_size=128, epochs=1, validation_split=0.1, verbose=0)
+        spent += time.perf_counter() - start
+        answers = model.predict(test_images, batch_size=1000, verbose=0).argmax(1)
+        yield spent, float((answers == testing[1]).mean())
+
+
+def torch_example() -> Iterator[Point]:
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    torch.manual_seed(1)
+
+    def tensors(split: str) -> tuple[Any, Any]:
+        images, labels = idx.load(IDX, split)
+        pixels = torch.from_numpy(images.copy()).unsqueeze(1).float() / 255
+        return (pixels - 0.1307) / 0.3081, torch.from_numpy(labels.copy()).long()
+
+    images, labels = tensors("training")
+    testing = tensors("testing")
+    model = nn.Sequential(
+        nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Dropout2d(0.25), nn.Flatten(), nn.Linear(9216, 128), nn.ReLU(), nn.Dropout(0.5),
+        nn.Linear(128, 10),
+    )  # fmt: skip
+    optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.7)
+    spent = 0.0
+    for _ in range(6):
+        start = time.perf_counter()
+        model.train()
+        for rows in torch.randperm(len(labels)).split(64):
+            optimizer.zero_grad()
+            functional.cross_entropy(model(images[rows]), labels[rows]).backward()
+            optimizer.step()
+        schedule.step()
+        spent += time.perf_counter() - start
+        model.eval()
+        with torch.no_grad():
+            answers = torch.cat([model(part).argmax(1) for part in testing[0].split(1000)])
+        yield spent, float((answers == testing[1]).float().mean())
+
+
+RECIPES = {"this project": ours, "keras": keras_convnet, "torch": torch_example}
+
+
+def measure(name: str) -> list[Point]:
+    points = []
+    for seconds, accuracy in RECIPES[name]():
+        points.append((seconds, accuracy))
+        print(f"{name}: {seconds:.1f} s, {accuracy:.2%}", flush=True)
+    return points
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure time to accuracy on this machine.")
+    parser.add_argument("--torch", action="store_true", help="also PyTorch's example")
+    names = [name for name in RECIPES if name != "torch" or parser.parse_args().torch]
+    points = {}
+    for name in names:
+        with multiprocessing.get_context("spawn").Pool(1) as fresh:
+            points[name] = fresh.apply(measure, (name,))
+    print("\n| recipe | s an epoch | s to 99.0 % | s to 99.5 % | last accuracy | s in all |")
+    print("|---|---|---|---|---|---|")
+    for name, course in points.items():
+        reached = [next((f"{s:.0f}" for s, a in course if a >= mark), "-") for mark in MARKS]
+        total, last = course[-1]
+        cells = [name, f"{total / len(course):.1f}", *reached, f"{last:.2%}", f"{total:.0f}"]
+        print(f"| {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
