@@ -1,6 +1,7 @@
 """Real parts, made once: a DVC repository on a slice of MNIST, and a server over its artifact.
 
-tests/mnist/ holds the first 2,000 training and the first 500 test images of MNIST.
+tests/mnist/ holds the first 2,000 training and the first 500 test images of MNIST,
+tests/fashion_mnist/ the first 600 and 200 of Fashion-MNIST (MIT licence, Zalando SE).
 """
 
 import gzip
@@ -26,6 +27,7 @@ from stages import idx
 
 PROJECT = Path(__file__).parent.parent
 MNIST = Path(__file__).parent / "mnist"
+FASHION = Path(__file__).parent / "fashion_mnist"
 PROGRAM = [
     ".dvc/.gitignore",
     ".dvc/config",
@@ -85,16 +87,21 @@ class Repository:
 
 def slice_params(params: Params) -> None:
     """Turn the project's params into those of a run of seconds on the slice."""
-    params["data"]["idx"]["mirrors"] = [str(MNIST)]
-    params["data"]["idx"]["sha256"] = {
-        name: hashlib.sha256(gzip.decompress((MNIST / f"{name}.gz").read_bytes())).hexdigest()
-        for name in idx.NAMES
-    }
+    take_from(params, MNIST)
     params["data"]["png"]["mirrors"] = ["render"]
     params["train"].update(epochs=3, validation=200)
     params["train"]["cnn"].update(batch_size=50, averaging=0.95)
     params["evaluate"]["rejected_labels"] = [3, 5]
     params["export"]["min_accuracy"] = {"cnn": 0.85, "mlp": 0.5}
+
+
+def take_from(params: Params, folder: Path) -> None:
+    """Let the IDX files be those of `folder`."""
+    params["data"]["idx"]["mirrors"] = [str(folder)]
+    params["data"]["idx"]["sha256"] = {
+        name: hashlib.sha256(gzip.decompress((folder / f"{name}.gz").read_bytes())).hexdigest()
+        for name in idx.NAMES
+    }
 
 
 @pytest.fixture(scope="session")

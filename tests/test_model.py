@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
+from PIL import Image
 
 from service import pin
+from service.recognizer import Recognizer
 from stages import idx
 from tests.c_api import Graph
 from tests.conftest import PROJECT, running_server
@@ -42,6 +44,59 @@ def test_it_is_accurate(metrics):
     assert metrics["accuracy_without_rejected_labels"] > metrics["accuracy"]
     assert min(metrics["precision"].values()) > 0.98
     assert min(metrics["recall"].values()) > 0.98
+
+
+def test_its_confidence_is_what_it_says(metrics):
+    assert metrics["expected_calibration_error"] < 0.01
+
+
+@pytest.fixture(scope="module")
+def recognize():
+    pinned = pin.read(PROJECT / "dvc.lock")
+    with pin.verified(pinned) as folder:
+        return Recognizer(folder).recognize
+
+
+SHIFTS = [(-2, 0), (2, 0), (0, -2), (0, 2), (-2, -2), (2, 2), (1, -1), (-1, 1)]  # pixels
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+def test_labels_hold_when_the_ink_is_shifted(recognize, testing, shift):
+    images = testing[0][:1000]
+    shifted = np.roll(images, shift, axis=(1, 2))  # MNIST has a margin of 4 pixels
+    assert (recognize(shifted)[0] == recognize(images)[0]).mean() >= 0.99
+
+
+@pytest.mark.parametrize("angle", [-10, -5, 5, 10])
+def test_labels_hold_when_the_image_is_turned(recognize, testing, angle):
+    images = testing[0][:1000]
+    turned = np.stack(
+        [
+            np.asarray(Image.fromarray(image).rotate(angle, Image.Resampling.BILINEAR))
+            for image in images
+        ]
+    )
+    assert (recognize(turned)[0] == recognize(images)[0]).mean() >= 0.99
+
+
+def noises():
+    random = np.random.default_rng(7)
+    shape = (200, 28, 28)
+    return {
+        "blank": np.zeros((1, 28, 28)),
+        "white": np.full((1, 28, 28), 255),
+        "grey": np.full((1, 28, 28), 128),
+        "uniform": random.integers(0, 256, shape),
+        "faint": random.integers(0, 40, shape),
+        "gaussian": random.normal(100, 50, shape).clip(0, 255),
+        "black and white": 255 * random.integers(0, 2, shape),
+    }
+
+
+@pytest.mark.parametrize(("name", "images"), noises().items(), ids=noises())
+def test_pictures_of_nothing_get_low_confidence(recognize, name, images):
+    _, probabilities = recognize(images.astype(np.uint8))
+    assert probabilities.max(1).mean() < 0.5
 
 
 def test_the_tracked_accuracy_holds(metrics):

@@ -1,5 +1,6 @@
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 
 from stages import params
 from tests.conftest import PROJECT
@@ -20,6 +21,18 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path):
     text = (PROJECT / "params.yaml").read_text()
     file.write_text(text.replace("learning_rate: 0.01", "learning_rate: 1e-2"))
     assert params.load(file).train.mlp.learning_rate == 0.01
+
+
+def test_the_comments_survive_what_dvc_does_to_the_file_for_an_experiment(tmp_path):
+    file = tmp_path / "params.yaml"
+    text = (PROJECT / "params.yaml").read_text()
+    file.write_text(text)
+    apply_overrides(str(file), ["train.epochs=3"])
+    assert params.load(file).train.epochs == 3
+    changed = file.read_text()
+    assert [line.strip() for line in changed.splitlines() if line.strip().startswith("#")] == [
+        line.strip() for line in text.splitlines() if line.strip().startswith("#")
+    ]
 
 
 @pytest.mark.parametrize(

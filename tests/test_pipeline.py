@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.conftest import MNIST, PROJECT
+from tests.conftest import FASHION, MNIST, PROJECT, take_from
 
 STAGES = ["download", "png", "train", "evaluate", "export"]
 
@@ -37,6 +37,13 @@ def test_a_second_run_does_nothing(repository):
     assert "Data and pipelines are up to date." in said
     assert "Running stage" not in said
     assert lock(repository) == before
+
+
+def test_a_forced_run_in_other_processes_makes_the_same_bytes(scratch):
+    before = lock(scratch)
+    scratch.run("dvc", "repro", "--force")
+    assert lock(scratch) == before
+    assert scratch.run("git", "status", "--porcelain") == ""
 
 
 def test_the_metrics_hold_together(repository):
@@ -120,6 +127,36 @@ def test_an_experiment_trains_the_other_network(scratch):
     assert "Change" in changed
     config = json.loads((scratch.path / "data/network/network.json").read_text())
     assert config["config"]["name"] == "mlp"
+
+
+def test_the_queue_runs_experiments_that_can_be_shown_and_compared(scratch):
+    scratch.run("dvc", "exp", "run", "--queue", "--name=few", "-S", "train.epochs=1,2",
+        "-S", "network.kind=mlp")  # fmt: skip
+    scratch.run("dvc", "exp", "run", "--run-all")
+    said = scratch.run("dvc", "exp", "show", "--csv")
+    rows = {row["Experiment"]: row for row in csv.DictReader(io.StringIO(said))}
+    assert [rows[name]["train.epochs"] for name in ("few-1", "few-2")] == ["1", "2"]
+    assert "revision" in scratch.run("dvc", "plots", "diff", "few-1", "few-2", "--show-vega",
+        "--targets", "data/training/plots/custom/loss.json")  # fmt: skip
+
+
+def test_another_data_set_of_the_same_form_is_a_matter_of_parameters(scratch):
+    names = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat"]
+    names += ["Sandal", "Shirt", "Sneaker", "Bag", "Boot"]
+
+    def edit(params):
+        take_from(params, FASHION)
+        params["data"].update(name="Fashion-MNIST", source="Zalando SE; MIT", classes=names)
+        params["network"]["kind"] = "mlp"
+        params["train"]["validation"] = 100
+
+    scratch.edit_params(edit)
+    scratch.run("dvc", "repro")
+    metrics = json.loads((scratch.path / "data/evaluation/metrics.json").read_text())
+    assert list(metrics["recall"]) == names
+    card = (scratch.path / "data/model_card.md").read_text()
+    assert "Fashion-MNIST" in card
+    assert "Zalando" in card
 
 
 def test_a_model_that_is_not_good_enough_stops_the_run_and_leaves_the_pin(scratch):
