@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import yaml
 
 ARTIFACT = "data/model"  # as dvc.yaml names it, relative to dvc.lock
-REMEDY = f"run `dvc repro` to make it, or `dvc checkout {ARTIFACT}` to restore it"
+REMEDY = f"run `dvc repro` to make it, or `dvc checkout --force {ARTIFACT}` to restore it"
 
 
 class PinError(Exception):

@@ -68,7 +68,7 @@ def test_any_other_bytes_are_refused(pinned, damage):
         pass
     sentence = str(error.value)
     assert f"expected {pinned.version}, found " in sentence
-    assert "dvc checkout data/model" in sentence
+    assert "dvc checkout --force data/model" in sentence
     assert "\n" not in sentence
 
 

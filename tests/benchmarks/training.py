@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from service import quiet  # noqa: F401  # before Keras
 from stages import idx, params
 
 MARKS = (0.99, 0.995)
