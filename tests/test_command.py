@@ -169,3 +169,30 @@ def wait_until_refused(port):
             return
         time.sleep(0.01)
     raise AssertionError("new connections are still accepted")
+
+
+ANOTHER_SERVER = """
+from wsgiref.simple_server import make_server
+import service
+
+with make_server("127.0.0.1", 0, service.create_app()) as server:
+    print(server.server_port, flush=True)
+    server.handle_request()
+"""
+
+
+def test_any_other_wsgi_server_can_have_the_application(folder, repository, testing):
+    file = repository.path / f"data/png/testing/{testing[1][0]}/0.png"
+    with subprocess.Popen(
+        [sys.executable, "-c", ANOTHER_SERVER],
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        url = f"http://127.0.0.1:{int(process.stdout.readline())}/recognize"
+        answer = requests.post(url, files={"image": file.read_bytes()}, timeout=30)
+    assert answer.status_code == 200
+    assert len(answer.json()["labels"]) == 1
