@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import socket
 import sys
 from functools import partial
@@ -104,11 +105,15 @@ def _serve(options: argparse.Namespace, folder: Path, version: str) -> None:
         blocking_threads=options.threads,
         respawn_failed_workers=True,
         workers_kill_timeout=STOP_TIMEOUT,
-        log_level=LogLevels.warning,
+        log_level=LogLevels.error,
     ).serve(target_loader=partial(_load, folder, version), wrap_loader=False)
 
 
 def _load(folder: Path, version: str) -> "Flask":
+    # A worker that is still loading has nothing to finish: let it end at once. Until granian has
+    # its own handlers in place, a forked worker has its parent's, which would ignore the signal.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
     from service import app  # in the worker: TensorFlow does not survive a fork
 
     return app.create(folder, version)

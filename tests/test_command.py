@@ -10,6 +10,7 @@ import time
 import pytest
 import requests
 
+from service.__main__ import STOP_TIMEOUT
 from tests.conftest import ENVIRONMENT, PROJECT, running_server
 
 ARTIFACT = "data/model"
@@ -130,10 +131,12 @@ def test_help_tells_every_option_and_its_default():
 
 
 def test_nothing_but_our_own_words_reach_the_terminal(folder):
-    with running_server(folder, "--workers=2") as server:
+    # With so many workers, some are still loading when the signal comes.
+    with running_server(folder, "--workers=6") as server:
         requests.post(f"{server.url}/recognize", files={"image": b"x"}, timeout=30)
         server.process.terminate()
-        said, _ = server.process.communicate(timeout=60)
+        # Nothing is in flight, so nobody has to be waited for, let alone be killed.
+        said, _ = server.process.communicate(timeout=STOP_TIMEOUT - 5)
     assert server.process.returncode == 0
     (line,) = said.splitlines()
     assert line.startswith("Serving data/model ")
