@@ -32,6 +32,7 @@ def _sentence(error: HTTPException) -> str:
             allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
             return f"{request.method} is not allowed at {request.path}; use {allowed}."
         case 413:
-            limit = current_app.config["MAX_CONTENT_LENGTH"]
-            return f"The request is too large; the most is {limit:,} bytes and 1,000 pictures."
+            size = current_app.config["MAX_CONTENT_LENGTH"]
+            count = current_app.config["MAX_FORM_PARTS"]
+            return f"The request is too large; the most is {size:,} bytes and {count:,} pictures."
     return error.description or error.name

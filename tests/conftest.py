@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,9 +190,6 @@ def _wait_until_ready(url: str, process: "subprocess.Popen[str]") -> None:
             assert process.poll() is None, process.communicate()[0]
             assert time.monotonic() < deadline, "the service does not answer"
             time.sleep(0.05)
-
-
-StartServer = Callable[..., AbstractContextManager[Server]]
 
 
 @pytest.fixture(scope="session")
