@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help repro serve test lint lock
+.PHONY: help repro serve test bench lint lock
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -16,6 +16,9 @@ serve: $(BIN)/locked ## Serve the model that dvc.lock pins, on http://127.0.0.1:
 
 test: $(BIN)/locked ## Run the tests
 	pytest
+
+bench: $(BIN)/locked ## Measure the service beside others (needs wrk)
+	python -m tests.benchmarks.serving
 
 lint: $(BIN)/locked ## Check style and types
 	ruff check

@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flask import Flask
 
+__version__ = "0.1.0"
 
-def create_app(lock: str | Path = "dvc.lock") -> "Flask":
+
+def create_app(lock: str | Path = "dvc.lock", engine: str = "litert") -> "Flask":
     """Verify and load the artifact that `lock` pins; return the WSGI application over it.
 
     TensorFlow does not survive a fork: call this in the worker process.
+
+    Args:
+        engine: what computes, `litert` or `tensorflow`.
 
     Raises:
         service.pin.PinError: there is no such artifact.
@@ -24,4 +29,4 @@ def create_app(lock: str | Path = "dvc.lock") -> "Flask":
 
     pinned = pin.read(Path(lock))
     with pin.verified(pinned) as folder:
-        return app.create(folder, pinned.version)
+        return app.create(folder, pinned.version, engine)

@@ -1,11 +1,12 @@
 """JSON answers, as compact as they come."""
 
-import json
 from typing import Any
 
+import orjson
 from flask import Response
 
 
 def answer(payload: dict[str, Any], status: int = 200) -> Response:
-    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+    """Arrays of NumPy are lists in JSON; a float32 has as many digits as tell it from others."""
+    text = orjson.dumps(payload, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(text, status, mimetype="application/json")

@@ -1,13 +1,16 @@
 """Every error of every route: `{"error": "<one plain sentence>"}` with the right status."""
 
 from flask import Flask, Response, current_app, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 
+from service import bodies
 from service.answers import answer
+from service.images import ImageError
 
 
 def init_app(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(ImageError, _image_error)
     app.register_error_handler(Exception, _failure)
 
 
@@ -19,6 +22,10 @@ def _http_error(error: HTTPException) -> Response:
     return response
 
 
+def _image_error(error: ImageError) -> Response:
+    return answer({"error": str(error)}, 400)
+
+
 def _failure(error: Exception) -> Response:
     current_app.logger.exception("%s %s failed", request.method, request.path)
     return answer({"error": "The service failed on this request; its log says why."}, 500)
@@ -26,13 +33,11 @@ def _failure(error: Exception) -> Response:
 
 def _sentence(error: HTTPException) -> str:
     match error.code:
-        case 404:
+        case 404 if error.description == NotFound.description:
             return f"There is nothing at {request.path}; POST a picture to /recognize."
         case 405:
             allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
             return f"{request.method} is not allowed at {request.path}; use {allowed}."
-        case 413:
-            size = current_app.config["MAX_CONTENT_LENGTH"]
-            count = current_app.config["MAX_FORM_PARTS"]
-            return f"The request is too large; the most is {size:,} bytes and {count:,} pictures."
+        case 413 if error.description == RequestEntityTooLarge.description:
+            return f"The body is too large; the most is {bodies.MAX_BODY:,} bytes."
     return error.description or error.name

@@ -6,13 +6,32 @@ The service and the pipeline's own check look at a picture through this module, 
 import io
 import struct
 import zlib
+from collections.abc import Sequence
 
+import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import (  # the plug-ins by name: to find one, Pillow would import all that it has
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")  # the only decoders of Pillow that are tried
+PLUGINS = (
+    PngImagePlugin.PngImageFile,
+    JpegImagePlugin.JpegImageFile,
+    BmpImagePlugin.BmpImageFile,
+    GifImagePlugin.GifImageFile,
+    WebPImagePlugin.WebPImageFile,
+)
+FORMATS = tuple(plugin.format for plugin in PLUGINS)  # no other decoder of Pillow is tried
 MAX_PIXELS = 25_000_000  # of one picture; checked before its pixels are decoded
 SIDE = 28
+# How a PNG file of 28 x 28 grey pixels of 8 bits begins.
+PLAIN = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">IIBBBBB", SIDE, SIDE, 8, 0, 0, 0, 0)
 
 
 class ImageError(Exception):
@@ -35,6 +54,11 @@ def decode(content: bytes) -> np.ndarray:
     """
     if not content:
         raise ImageError("The image is empty.")
+    if content.startswith(PLAIN):
+        # OpenCV takes a fraction of Pillow's time, and gives nothing for the least damage.
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        if image is not None and image.shape == (SIDE, SIDE):
+            return image
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
@@ -52,6 +76,49 @@ def decode(content: bytes) -> np.ndarray:
     if grey.size != (SIDE, SIDE):
         grey = grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(grey)
+
+
+def decode_all(contents: Sequence[bytes], names: Sequence[str | None] = ()) -> np.ndarray:
+    """Decode pictures, at least one.
+
+    Args:
+        names: of the pictures, for the error.
+
+    Returns:
+        uint8 (N, 28, 28).
+
+    Raises:
+        ImageError: one is none, as in `decode`; the text says which of several.
+    """
+    decoded = []
+    for number, content in enumerate(contents):
+        try:
+            decoded.append(decode(content))
+        except ImageError as error:
+            if len(contents) == 1:
+                raise
+            name = f" ({names[number]})" if names else ""
+            raise ImageError(f"Image {number + 1}{name}: {error}") from error
+    return np.stack(decoded)
+
+
+def from_array(pixels: np.ndarray) -> np.ndarray:
+    """Take numbers of any type for the pixels of images.
+
+    Args:
+        pixels: (N, 28, 28), 0 to 255, white ink on black; fractions are rounded.
+
+    Returns:
+        uint8 (N, 28, 28).
+
+    Raises:
+        ImageError: another shape, no image at all, or a number that is no pixel.
+    """
+    if pixels.shape[1:] != (SIDE, SIDE) or not len(pixels):
+        raise ImageError(f"The shape of image is {list(pixels.shape)}; it must be [N, 28, 28].")
+    if not ((pixels >= 0) & (pixels <= 255)).all():  # not a number is neither
+        raise ImageError("The pixels of image are numbers from 0 to 255.")
+    return np.rint(pixels).astype(np.uint8)
 
 
 def _grey(picture: Image.Image) -> Image.Image:

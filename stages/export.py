@@ -5,10 +5,10 @@
 
 Reads `data/network/`, `data/evaluation/`, `data/png/` and `export` in params.yaml. Writes
 `data/model/`, the artifact: a SavedModel with the signatures `serving_default` (images) and
-`recognize_png` (PNG files); and `data/mnistmodel/`, a frozen graph in a SavedModel for the
-TensorFlow C API; both take pixels of 0 to 255. Before they take their places a fresh process
-loads them and checks every PNG file of the test split against what evaluation answered. Last,
-`data/model_card.md` says what the model is for and how good it is.
+`recognize_png` (PNG files), and inside it the same network for LiteRT; and `data/mnistmodel/`, a
+frozen graph in a SavedModel for the TensorFlow C API; all take pixels of 0 to 255. Before they
+take their places a fresh process loads them and checks every PNG file of the test split against
+what evaluation answered. Last, `data/model_card.md` says what the model is for and how good it is.
 """
 
 import csv
@@ -24,14 +24,16 @@ import numpy as np
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from service import images
-from service.recognizer import Recognizer
+from service import images, recognizer
+from service.silence import silence
 from stages import evaluate, network, params
 from stages.card import card
 from stages.stage import StageError, run, whole_folder, write_whole
 
 PNG = Path("data/png/testing")
 CARD = Path("data/model_card.md")
+
+TOLERANCE = 1e-3  # most by which a probability of LiteRT may differ from TensorFlow's
 
 Outputs = dict[str, tf.Tensor]
 
@@ -70,13 +72,26 @@ def export_artifact(model: keras.Model, folder: Path) -> None:
     and the maps of saved_model.pb in any order; so one is removed and the other written again.
     """
     module = Artifact(model)
-    signatures = {"serving_default": module.recognize, "recognize_png": module.recognize_png}
+    signatures = {recognizer.SIGNATURE: module.recognize, "recognize_png": module.recognize_png}
     tf.saved_model.save(module, str(folder), signatures)
+    _convert(folder, folder / recognizer.FLATBUFFER)
     (folder / "fingerprint.pb").unlink()
     (folder / "assets").rmdir()  # empty, and so nothing that DVC would bring back
     file = folder / "saved_model.pb"
     saved = SavedModel.FromString(file.read_bytes())
     file.write_bytes(saved.SerializeToString(deterministic=True))
+
+
+def _convert(saved_model: Path, file: Path) -> None:
+    """Write `serving_default` as a flatbuffer for LiteRT, in float32."""
+    loaded = tf.saved_model.load(str(saved_model))
+    function = loaded.signatures[recognizer.SIGNATURE]
+    # Not `from_saved_model`: what that makes of this network answers NaN.
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], loaded)
+    with silence():
+        flatbuffer = converter.convert()
+    file.parent.mkdir()
+    file.write_bytes(flatbuffer)
 
 
 def export_graph(model: keras.Model, folder: Path) -> None:
@@ -103,7 +118,7 @@ def export_graph(model: keras.Model, folder: Path) -> None:
 
 
 def check(artifact: Path, graph: Path, png: Path, predictions: Path) -> int:
-    """Recognise every PNG file with both exports, as the service and the C API would.
+    """Recognise every PNG file with all that was exported, as the service and the C API would.
 
     Args:
         predictions: evaluation's table, a row for each image of the test split.
@@ -112,8 +127,8 @@ def check(artifact: Path, graph: Path, png: Path, predictions: Path) -> int:
         How many were compared.
 
     Raises:
-        StageError: a file is missing, or an answer is not the one that evaluation gave; the text
-            names the first.
+        StageError: a file is missing, an answer is not the one that evaluation gave, or the
+            probabilities of LiteRT are not those of TensorFlow; the text names the first.
     """
     with predictions.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -123,14 +138,26 @@ def check(artifact: Path, graph: Path, png: Path, predictions: Path) -> int:
         raise StageError(f"{missing} is missing; run `dvc repro png`")
     pictures = np.stack([images.decode(file.read_bytes()) for file in files])
     expected = np.array([int(row["prediction"]) for row in rows])
-    labels, _ = Recognizer(artifact).recognize(pictures)
-    for folder, answers in ((artifact, labels), (graph, _infer(graph, pictures))):
+    labels, probabilities = recognizer.load(artifact, "tensorflow").recognize(pictures)
+    lite_labels, lite_probabilities = recognizer.load(artifact, "litert").recognize(pictures)
+    for export, answers in (
+        (artifact, labels),
+        (artifact / recognizer.FLATBUFFER, lite_labels),
+        (graph, _infer(graph, pictures)),
+    ):
         if (answers != expected).any():
             first = int((answers != expected).argmax())
             raise StageError(
-                f"{folder} takes {files[first]} for {answers[first]}, evaluation for "
+                f"{export} takes {files[first]} for {answers[first]}, evaluation for "
                 f"{expected[first]}; run `dvc repro --force evaluate export`"
             )
+    differences = np.abs(lite_probabilities - probabilities).max(1)
+    if differences.max() > TOLERANCE:
+        raise StageError(
+            f"{artifact / recognizer.FLATBUFFER} differs from TensorFlow by "
+            f"{differences.max():.2g} in a probability of {files[int(differences.argmax())]}; "
+            f"the most is {TOLERANCE}"
+        )
     return len(files)
 
 

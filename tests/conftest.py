@@ -146,6 +146,21 @@ def predictions(repository: Repository) -> np.ndarray:
     return np.loadtxt(table, int, delimiter=",", skiprows=1)[:, 1]
 
 
+@pytest.fixture(scope="session")
+def version(repository: Repository) -> str:
+    """The artifact's MD5, read from dvc.lock by other means than the service's."""
+    lock = yaml.safe_load((repository.path / "dvc.lock").read_text())
+    outputs = {output["path"]: output for output in lock["stages"]["export"]["outs"]}
+    return outputs["data/model"]["md5"].removesuffix(".dir")
+
+
+@pytest.fixture(scope="session")
+def png_files(repository: Repository, testing: idx.Split) -> list[Path]:
+    """The same images as PNG files, in order."""
+    folder = repository.path / "data/png/testing"
+    return [folder / str(label) / f"{number}.png" for number, label in enumerate(testing[1])]
+
+
 @dataclass(frozen=True)
 class Server:
     """`python -m service`, running and ready."""

@@ -9,8 +9,7 @@ import pytest
 import requests
 from PIL import Image
 
-from service import pin
-from service.recognizer import Recognizer
+from service import pin, recognizer
 from stages import idx
 from tests.c_api import Graph
 from tests.conftest import PROJECT, running_server
@@ -54,7 +53,7 @@ def test_its_confidence_is_what_it_says(metrics):
 def recognize():
     pinned = pin.read(PROJECT / "dvc.lock")
     with pin.verified(pinned) as folder:
-        return Recognizer(folder).recognize
+        yield recognizer.load(folder, "litert").recognize
 
 
 SHIFTS = [(-2, 0), (2, 0), (0, -2), (0, 2), (-2, -2), (2, 2), (1, -1), (-1, 1)]  # pixels

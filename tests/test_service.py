@@ -6,25 +6,10 @@ import json
 import numpy as np
 import pytest
 import requests
-import yaml
 from PIL import Image
 
 from service import images
-from service.app import MAX_BODY
-
-
-@pytest.fixture(scope="module")
-def version(repository):
-    """The artifact's MD5, read from dvc.lock by other means than the service's."""
-    lock = yaml.safe_load((repository.path / "dvc.lock").read_text())
-    outputs = {output["path"]: output for output in lock["stages"]["export"]["outs"]}
-    return outputs["data/model"]["md5"].removesuffix(".dir")
-
-
-@pytest.fixture(scope="module")
-def png_files(repository, testing):
-    folder = repository.path / "data/png/testing"
-    return [folder / str(label) / f"{number}.png" for number, label in enumerate(testing[1])]
+from service.bodies import MAX_BODY
 
 
 def recognize(server, query="", **options):
@@ -144,14 +129,14 @@ BAD = {
         413,
         "too large",
     ),
-    "too many files": ({"files": field(*[b"x"] * 1001)}, 413, "1,000 pictures"),
+    "too many files": ({"files": field(*[b"x"] * 1001)}, 413, "more than 1,000 parts"),
     "no media type": ({"data": GOOD}, 415, "multipart/form-data"),
     "JSON": ({"json": [1]}, 415, "multipart/form-data"),
     "a form without files": ({"data": {"image": "9"}}, 415, "multipart/form-data"),
     "a broken form": (
         {"data": b"x", "headers": {"Content-Type": "multipart/form-data"}},
         400,
-        "no file in a field named image",
+        "The form is damaged or cut off",
     ),
 }
 

@@ -1,0 +1,41 @@
+"""The body of the request, whole; and as JSON."""
+
+import binascii
+from typing import Any
+
+import orjson
+from flask import request
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+
+MAX_BODY = 16 << 20  # bytes
+
+
+def read() -> bytes:
+    """Raises 413 where the body is larger than the application's limit, 415 if it is compressed."""
+    encoding = request.environ.get("HTTP_CONTENT_ENCODING", "identity")
+    if encoding != "identity":
+        raise UnsupportedMediaType(
+            f"A body of Content-Encoding {encoding} is not read; send it as it is."
+        )
+    content = request.get_data(cache=False)
+    request.stream.read(1)  # of a chunked body at its limit: 413, where get_data just stops
+    return content
+
+
+def parse_object(content: bytes) -> dict[str, Any]:
+    """Raises 400 unless the content is a JSON object."""
+    try:
+        parsed = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"JSON Parse error: {error.msg} at offset: {error.pos}") from error
+    if not isinstance(parsed, dict):
+        raise BadRequest("The JSON body is not an object.")
+    return parsed
+
+
+def from_base64(text: str) -> bytes:
+    """Raises 400 unless the text is base64, with or without its padding."""
+    try:
+        return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
+    except ValueError as error:
+        raise BadRequest("Unable to base64 decode") from error

@@ -1,0 +1,107 @@
+"""`GET /metrics`, for Prometheus: of all workers together, whichever answers.
+
+The workers share files in the folder that the environment's PROMETHEUS_MULTIPROC_DIR names, which
+has to be set before this module is imported. Without it the figures are of this process alone.
+"""
+
+import os
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from flask import Flask, Request, Response, request
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+from service import log
+from service.recognizer import Recognizer
+
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+REQUESTS = Counter("mnist_requests_total", "Requests answered.", ["method", "route", "status"])
+SECONDS = Histogram(
+    "mnist_request_seconds",
+    "From the last byte of a request to its answer, with the time in the queue.",
+    ["route"],
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+IN_FLIGHT = Gauge(
+    "mnist_requests_in_flight",
+    "Requests begun and not yet answered.",
+    multiprocess_mode="livesum",
+)
+IMAGES = Counter("mnist_images_total", "Images recognised.", ["label"])
+CONFIDENCE = Histogram(
+    "mnist_confidence_ratio",
+    "Probability of the label that was answered: lower than usual means unusual pictures.",
+    buckets=(0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0),
+)
+BATCH = Histogram(
+    "mnist_request_images",
+    "Images of one request.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
+)
+MODEL = Gauge(
+    "mnist_model_info", "The artifact that is served.", ["version"], multiprocess_mode="max"
+)
+
+
+class Observed:
+    """A recognizer whose answers are counted."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        self._recognizer = recognizer
+        self._images = [IMAGES.labels(label) for label in range(10)]
+
+    def recognize(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        labels, probabilities = self._recognizer.recognize(images)
+        for label in labels.tolist():
+            self._images[label].inc()
+        for confidence in probabilities.max(1).tolist():
+            CONFIDENCE.observe(confidence)
+        BATCH.observe(len(labels))
+        request.environ[log.IMAGES] = len(labels)
+        return labels, probabilities
+
+
+def init_app(app: Flask, version: str) -> None:
+    MODEL.labels(version).set(1)
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(generate_latest(_registry()), content_type=CONTENT_TYPE_LATEST)
+
+
+def count(request: Request, response: Response, took: float) -> None:
+    """Count a request that took so many seconds."""
+    route = request.url_rule.rule if request.url_rule else "none"
+    requests, duration = _of(request.method, route, response.status_code)
+    requests.inc()
+    duration.observe(took)
+
+
+@cache  # finding them takes longer than counting
+def _of(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+    return REQUESTS.labels(method, route, status), SECONDS.labels(route)
+
+
+def _registry() -> CollectorRegistry:
+    if FOLDER not in os.environ:
+        return REGISTRY
+    for file in Path(os.environ[FOLDER]).glob("gauge_live*_*.db"):
+        worker = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(worker, 0)  # no signal, only whether one could be sent
+        except ProcessLookupError:
+            multiprocess.mark_process_dead(worker)
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)
+    return registry

@@ -1,0 +1,117 @@
+"""Between granian and the Flask application: requests are read whole, then answered in turn.
+
+Granian's event loop reads the bodies, so a client that sends slowly costs no thread and holds up
+nobody. Answers are made one at a time, first come first served: a process has one core's work to
+give, and threads would only fight over it. Where too many requests wait, the next is refused.
+"""
+
+import asyncio
+import sys
+from io import BytesIO
+from time import perf_counter
+from wsgiref.types import WSGIEnvironment
+
+from flask import Flask
+from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope
+
+from service import bodies, log, prometheus, queue
+
+BASE: WSGIEnvironment = {
+    "SCRIPT_NAME": "",
+    "wsgi.version": (1, 0),
+    "wsgi.errors": sys.stderr,
+    "wsgi.multithread": False,
+    "wsgi.multiprocess": True,
+    "wsgi.run_once": False,
+}
+
+
+class Server:
+    """A worker's application in granian's own interface, RSGI."""
+
+    def __init__(self, application: Flask, queue: int) -> None:
+        """`queue` is how many requests may wait for their turn."""
+        self._application = application
+        self._queue = queue
+        self._waiting = 0
+
+    async def __rsgi__(self, scope: Scope, proto: HTTPProtocol) -> None:
+        prometheus.IN_FLIGHT.inc()
+        try:
+            environ = _environ(scope, await _read(scope, proto))
+            # Only what costs work has to wait: health and metrics answer under any load.
+            if scope.method == "POST":
+                await self._wait(environ)
+            status, headers, content = self._answer(environ)
+            proto.response_bytes(status, headers, content)
+        except (ProtocolClosed, ProtocolError):
+            pass  # the client has gone
+        finally:
+            prometheus.IN_FLIGHT.dec()
+
+    async def _wait(self, environ: WSGIEnvironment) -> None:
+        if self._waiting >= self._queue:
+            environ[queue.REFUSED] = True
+            return
+        self._waiting += 1
+        await asyncio.sleep(0)  # behind those that came before; those that came since line up
+        self._waiting -= 1
+
+    def _answer(self, environ: WSGIEnvironment) -> tuple[int, list[tuple[str, str]], bytes]:
+        started: list[tuple[int, list[tuple[str, str]]]] = []
+
+        def start(status: str, headers: list[tuple[str, str]], *_: object) -> None:
+            started.append((int(status[:3]), headers))
+
+        chunks = self._application(environ, start)  # type: ignore[arg-type]
+        try:
+            content = b"".join(chunks)
+        finally:
+            if hasattr(chunks, "close"):
+                chunks.close()
+        return *started[-1], content
+
+
+async def _read(scope: Scope, proto: HTTPProtocol) -> tuple[bytes, int]:
+    """The body and its length; no byte of a body that is declared to be over the limit.
+
+    Of one that turns out to be over it, what was read so far: the application refuses by length.
+    """
+    declared = scope.headers.get("content-length")
+    if declared is not None:
+        length = int(declared)  # granian lets nothing else through
+        return (await proto() if 0 < length <= bodies.MAX_BODY else b""), length
+    if scope.headers.get("transfer-encoding") is None and scope.http_version == "1.1":
+        return b"", 0
+    body = bytearray()
+    async for chunk in proto:
+        body += chunk
+        if len(body) > bodies.MAX_BODY:
+            break
+    return bytes(body), len(body)
+
+
+def _environ(scope: Scope, body: tuple[bytes, int]) -> WSGIEnvironment:
+    """The request as PEP 3333 has it."""
+    content, length = body
+    host, _, port = scope.server.rpartition(":")
+    environ = BASE | {
+        "REQUEST_METHOD": scope.method,
+        "PATH_INFO": scope.path.encode().decode("latin-1"),
+        "QUERY_STRING": scope.query_string,
+        "SERVER_NAME": host,
+        "SERVER_PORT": port,
+        "SERVER_PROTOCOL": f"HTTP/{scope.http_version}",
+        "REMOTE_ADDR": scope.client.rpartition(":")[0],
+        "wsgi.url_scheme": scope.scheme,
+        "wsgi.input": BytesIO(content),
+        log.ARRIVED: perf_counter(),
+    }
+    for name, value in scope.headers.items():
+        key = f"HTTP_{name.upper().replace('-', '_')}"
+        environ[key] = f"{environ[key]},{value}" if key in environ else value
+    environ["CONTENT_TYPE"] = environ.pop("HTTP_CONTENT_TYPE", "")
+    environ["CONTENT_LENGTH"] = str(length)
+    environ.pop("HTTP_CONTENT_LENGTH", None)
+    environ.pop("HTTP_TRANSFER_ENCODING", None)  # the body is whole
+    return environ

@@ -1,0 +1,310 @@
+"""Requests a second of this service, side by side with other servers of the same network.
+
+    apt-get install wrk
+    pip install '.[bench]'
+    python -m tests.benchmarks.serving              # five minutes
+    python -m tests.benchmarks.serving --seconds 2 --rounds 1
+
+Prints three tables: this service and others with one image a request, this service with fewer and
+with more connections, and with many images a request. Needs Linux, and `data/model`,
+`data/mnistmodel` and `data/png`, so run `dvc repro` first. All of it stays on loopback.
+
+The client is wrk with one thread. It takes its share of the same cores, so use the figures to
+compare rows, not machines. Every server starts afresh in every round, all of them in turn, and a
+cell is the median over the rounds.
+
+- requests/s: answers without an error. The latencies are of all answers.
+- CPU us a request: user and system time of all processes of the server.
+- memory MiB: resident memory of its largest process, after the first answer and before the load.
+- start s: from the start of its process to its first answer.
+- ratio: requests/s over those of the naive Flask view in the same round.
+- errors, in all rounds: answers of status 400 and above, broken connections and time-outs.
+
+The row of TensorFlow's C API is no server: it is the CPU time of one call of the network from
+outside Python, and `GO_MICROSECONDS` for what a server in Go does besides.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import requests
+from PIL import Image
+
+from service.silence import silence
+from tests.c_api import Graph
+
+MODEL, GRAPH, PNG = Path("data/model"), Path("data/mnistmodel"), Path("data/png/testing")
+NINE = PNG / "9/104.png"
+MANY = 256  # images in one request
+WARM_UP = 2  # seconds
+START_TIMEOUT = 60  # seconds
+STOP_TIMEOUT = 35  # seconds; the service itself waits 30 for its requests
+CALLS = 2000  # of the C API
+GO_MICROSECONDS = 150  # the original Go server's work on HTTP and PNG, measured
+
+# What wrk reports by itself is rounded, and for people.
+SCRIPT = """
+local file = assert(io.open(os.getenv("BODY"), "rb"))
+wrk.method = "POST"
+wrk.body = file:read("*a")
+file:close()
+function done(summary, latency)
+  local failed = summary.errors
+  io.write(string.format(
+    '\\n{"all": %d, "us": %d, "median": %d, "p99": %d, "refused": %d, "broken": %d}\\n',
+    summary.requests, summary.duration, latency:percentile(50), latency:percentile(99),
+    failed.status, failed.connect + failed.read + failed.write + failed.timeout))
+end
+"""
+
+LATENCIES = {"requests/s": ".0f", "median ms": ".2f", "p99 ms": ".1f"}
+COSTS = {"CPU us a request": ".0f", "memory MiB": ".0f", "start s": ".1f", "ratio": ".2f"}
+ERRORS = {"errors": ".0f"}
+BATCHES = {"images/s": ".0f", "ratio to one image a request": ".2f"}
+
+Body = tuple[bytes, str]  # and its type
+Row = dict[str, float]  # a figure for each column
+Rows = dict[str, Row]
+
+
+@dataclass(frozen=True)
+class Server:
+    name: str
+    command: str  # after `python -m`
+    needs: tuple[str, ...] = ()  # modules
+    raw: bool = False  # whether the picture is the body itself, in no form
+
+
+OURS = Server("this project", "service --port={port}")
+NAIVE = Server(
+    "naive Flask, gunicorn sync x 2",
+    "gunicorn -w 2 -k sync -b 127.0.0.1:{port} --no-control-socket "
+    "tests.benchmarks.peers:flask_app()",
+)
+SERVERS = [
+    OURS,
+    Server("this project, raw body", OURS.command, raw=True),
+    NAIVE,
+    Server(
+        "FastAPI, uvicorn x 2",
+        "uvicorn --workers=2 --port={port} --no-access-log --factory "
+        "tests.benchmarks.peers:fastapi_app",
+        ("fastapi", "uvicorn", "python_multipart"),
+    ),
+    Server("LitServe", "tests.benchmarks.peers {port}", ("litserve", "python_multipart")),
+]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure servers of the network on this machine.")
+    parser.add_argument("--seconds", type=int, default=5, help="how long each measurement takes")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is taken")
+    options = parser.parse_args()
+    _require()
+    # A benchmark that is told to end stops its server, as it does on Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    missing = {server: [name for name in server.needs if not find_spec(name)] for server in SERVERS}
+    rounds = []
+    for number in range(1, options.rounds + 1):
+        print(f"round {number} of {options.rounds}", file=sys.stderr, flush=True)
+        servers = [server for server in SERVERS if not missing[server]]
+        rounds.append((compare(servers, options.seconds), *vary(options.seconds)))
+    compared, connections, batches = zip(*rounds, strict=True)
+    _print("server, 8 connections", LATENCIES | COSTS | ERRORS, compared)
+    _print("connections to this project", LATENCIES | ERRORS, connections)
+    _print(f"connections, {MANY} images a request", BATCHES | ERRORS, batches)
+    for server, names in missing.items():
+        if names:
+            print(f"\n{server.name} was left out: {', '.join(names)} is not installed.")
+
+
+def compare(servers: list[Server], seconds: int) -> Rows:
+    """Every server in turn with one image a request."""
+    rows = {}
+    for server in servers:
+        body = (NINE.read_bytes(), "image/png") if server.raw else form([NINE])
+        with running(server, body) as (url, process, start):
+            memory = usage(process)[1]
+            load(url, body, 8, WARM_UP)
+            before = usage(process)[0]
+            row = load(url, body, 8, seconds)
+            row["CPU us a request"] = (usage(process)[0] - before) * 1e6 / row["answers"]
+            rows[server.name] = row | {"memory MiB": memory, "start s": start}
+    for row in rows.values():
+        row["ratio"] = row["requests/s"] / rows[NAIVE.name]["requests/s"]
+    # Fresh, because TensorFlow takes the number of its threads when it is loaded.
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        price = fresh.submit(c_api).result() + GO_MICROSECONDS
+    return rows | {f"TensorFlow's C API + {GO_MICROSECONDS} us": {"CPU us a request": price}}
+
+
+def vary(seconds: int) -> tuple[Rows, Rows]:
+    """This service with fewer and more connections, and with many images a request."""
+    one = form([NINE])
+    files = sorted(PNG.glob("*/*.png"))
+    many = form(files[:: len(files) // MANY][:MANY])
+    with running(OURS, one) as (url, *_):
+        load(url, one, 8, WARM_UP)
+        connections = {str(count): load(url, one, count, seconds) for count in (1, 8, 64)}
+        batches = {str(count): load(url, many, count, seconds) for count in (2, 8)}
+    for row in batches.values():
+        row["images/s"] = row["requests/s"] * MANY
+        row["ratio to one image a request"] = row["images/s"] / connections["8"]["requests/s"]
+    return connections, batches
+
+
+def c_api() -> float:
+    """CPU microseconds of one call of the network through TensorFlow's C API."""
+    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
+    with silence():
+        graph = Graph(GRAPH, "model")
+    pixels = np.asarray(Image.open(NINE), np.float32).reshape(1, 784)
+    for _ in range(CALLS // 10):
+        graph.run("inputdata", pixels, "inference")
+    start = time.process_time()
+    for _ in range(CALLS):
+        graph.run("inputdata", pixels, "inference")
+    return (time.process_time() - start) * 1e6 / CALLS
+
+
+def form(files: list[Path]) -> Body:
+    """A form with the files in its field `image`."""
+    fields = [("image", (file.name, file.read_bytes(), "image/png")) for file in files]
+    made = requests.Request("POST", "http://localhost", files=fields).prepare()
+    assert isinstance(made.body, bytes)
+    return made.body, made.headers["Content-Type"]
+
+
+def load(url: str, body: Body, connections: int, seconds: int) -> Row:
+    """Let wrk send `body` again and again."""
+    with tempfile.NamedTemporaryFile() as content, tempfile.NamedTemporaryFile("w") as script:
+        Path(content.name).write_bytes(body[0])
+        Path(script.name).write_text(SCRIPT)
+        wrk = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}", f"-HContent-Type: {body[1]}"]
+        report = subprocess.run(
+            [*wrk, f"-s{script.name}", url],
+            env={**os.environ, "BODY": content.name},
+            stdout=subprocess.PIPE,
+            check=True,
+            timeout=seconds + 30,
+        ).stdout
+    figures = json.loads(report.splitlines()[-1])
+    answers = figures["all"] - figures["refused"]
+    if not answers:
+        sys.exit(f"{url} answered no request under load")
+    return {
+        "answers": answers,
+        "requests/s": answers / figures["us"] * 1e6,
+        "median ms": figures["median"] / 1e3,
+        "p99 ms": figures["p99"] / 1e3,
+        "errors": figures["refused"] + figures["broken"],
+    }
+
+
+@contextmanager
+def running(server: Server, body: Body) -> Iterator[tuple[str, int, float]]:
+    """Start a server on a free port; stop it at the end.
+
+    Yields:
+        Its address, the number of its first process, and the seconds to its first answer.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/recognize"
+    with tempfile.TemporaryFile() as log:
+        start = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-m", *server.command.format(port=port).split()],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            while not _answers(url, body):
+                if process.poll() is not None or time.monotonic() > start + START_TIMEOUT:
+                    log.seek(0)
+                    sys.exit(f"{server.name} does not answer:\n{log.read().decode()}")
+                time.sleep(0.02)
+            yield url, process.pid, time.monotonic() - start
+        finally:
+            _stop(process)
+
+
+def _answers(url: str, body: Body) -> bool:
+    headers = {"Content-Type": body[1]}
+    try:
+        answer = requests.post(url, body[0], headers=headers, timeout=START_TIMEOUT)
+    except requests.ConnectionError:
+        return False
+    if not answer.ok or answer.json()["labels"] != [9]:
+        sys.exit(f"{url} answers {answer.status_code} {answer.text}")
+    return True
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        print(f"{process.args!r} had to be killed", file=sys.stderr)
+    finally:
+        with suppress(ProcessLookupError):  # none of its processes is left
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def usage(session: int) -> tuple[float, float]:
+    """CPU seconds so far of the processes of a session, and resident MiB of the largest."""
+    ticks = pages = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            # From the third field on: the second, a name, may hold spaces and parentheses.
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session:
+                ticks += int(fields[11]) + int(fields[12])
+                pages = max(pages, int(fields[21]))
+    return ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _require() -> None:
+    if not shutil.which("wrk"):
+        sys.exit("wrk is not installed; `apt-get install wrk`")
+    if not find_spec("gunicorn"):
+        sys.exit("gunicorn is not installed; `pip install '.[bench]'`")
+    for path in (MODEL, GRAPH, NINE):
+        if not path.exists():
+            sys.exit(f"{path} is missing; run `dvc repro`")
+
+
+def _print(head: str, columns: dict[str, str], table: Sequence[Rows]) -> None:
+    print(f"\n| {head} | {' | '.join(columns)} |\n|{'---|' * (1 + len(columns))}")
+    for name in table[0]:
+        cells = []
+        for column, style in columns.items():
+            figures = [rows[name][column] for rows in table if column in rows[name]]
+            middle = sum(figures) if column == "errors" else statistics.median(figures or [0])
+            cells.append(format(middle, style) if figures else "")
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""What openapi.json promises, tried on the live service."""
+
+import base64
+import io
+import json
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import service
+from service import documentation
+
+
+def _png(side: int, grey: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (side, side), grey).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+pictures = st.builds(_png, st.integers(1, 64), st.integers(0, 255))
+schemathesis.openapi.format("picture", pictures)
+schemathesis.openapi.format(
+    "picture-base64", pictures.map(lambda content: base64.b64encode(content).decode())
+)
+for kind in ("png", "jpeg", "bmp", "gif", "webp"):
+    schemathesis.openapi.media_type(f"image/{kind}", pictures)
+
+
+@pytest.fixture(scope="session")
+def openapi(server):
+    return schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+
+
+@schemathesis.pytest.from_fixture("openapi").parametrize()
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+def test_every_route_does_as_described(case):
+    case.call_and_validate()
+
+
+def test_every_route_is_described(repository):
+    """All but the refused ones of TensorFlow Serving, and the page."""
+    described = json.loads(documentation.FILE.read_text())
+    done = repository.run(
+        "python", "-c",
+        "import service; print([rule.rule for rule in service.create_app().url_map.iter_rules()])",
+    )  # fmt: skip
+    assert described["info"]["version"] == service.__version__
+    for path in described["paths"]:
+        rule = path.replace("{number}", "<int:number>").replace("{version}", "<version>")
+        model = "<part:model>" if path.startswith("/v1") else "<model>"
+        assert f"'{rule.replace('{model}', model)}'" in done
+
+
+def test_the_page_needs_no_other_host(server):
+    page = requests.get(f"{server.url}/docs/", timeout=30)
+    assert page.status_code == 200
+    assert "swagger-ui" in page.text
+    assert "//unpkg.com" not in page.text
+    assert "cdn" not in page.text.lower()
+    script = requests.get(f"{server.url}/docs/swagger-ui-bundle.js", timeout=30)
+    assert script.status_code == 200

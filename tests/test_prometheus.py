@@ -1,0 +1,102 @@
+"""`GET /metrics`: right with several workers, and as Prometheus wants it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.conftest import running_server
+
+
+@pytest.fixture(scope="module")
+def served(repository):
+    with running_server(repository.path, "--workers=2") as started:
+        yield started
+
+
+def figures(server):
+    """The value of each sample, by name and labels."""
+    text = requests.get(f"{server.url}/metrics", timeout=30).text
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def send(server, files):
+    parts = [("image", (file.name, file.read_bytes())) for file in files]
+    return requests.post(f"{server.url}/recognize", files=parts, timeout=30)
+
+
+def test_all_workers_are_added_up(served, png_files, predictions):
+    before = figures(served)
+    for file in png_files[:30]:  # each on a connection of its own, so to either worker
+        send(served, [file])
+    send(served, png_files[30:50])
+    send(served, [])
+    after = figures(served)
+
+    def grown(name, **labels):
+        key = (name, *sorted(labels.items()))
+        return after[key] - before.get(key, 0)
+
+    route = {"method": "POST", "route": "/recognize"}
+    assert grown("mnist_requests_total", **route, status="200") == 31
+    assert grown("mnist_requests_total", **route, status="415") == 1
+    assert grown("mnist_request_seconds_count", route="/recognize") == 32
+    assert grown("mnist_request_images_count") == 31
+    assert grown("mnist_request_images_sum") == 50
+    assert grown("mnist_confidence_ratio_count") == 50
+    for label in range(10):
+        expected = int((predictions[:50] == label).sum())
+        assert grown("mnist_images_total", label=str(label)) == expected
+
+
+def test_the_artifact_is_named(served, version):
+    assert figures(served)["mnist_model_info", ("version", version)] == 1
+
+
+def test_only_the_request_that_asks_is_in_flight(served):
+    assert figures(served)["mnist_requests_in_flight",] == 1
+
+
+def test_unknown_paths_share_one_series(served):
+    for number in range(3):
+        requests.get(f"{served.url}/nothing/{number}", timeout=30)
+    routes = {dict(key[1:]).get("route") for key in figures(served)}
+    assert "none" in routes
+    assert not any(route and "nothing" in route for route in routes)
+
+
+def test_a_killed_worker_keeps_its_counts_and_is_no_longer_in_flight(repository, png_files):
+    with running_server(repository.path, "--workers=1") as server:
+        send(server, png_files[:5])
+        children = ["pgrep", "-P", str(server.process.pid)]
+        worker = subprocess.run(children, capture_output=True, check=True, text=True).stdout
+        os.kill(int(worker), signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                told = figures(server)
+                break
+            except requests.ConnectionError:
+                assert time.monotonic() < deadline, "the worker is not replaced"
+                time.sleep(0.1)
+        assert told["mnist_request_images_sum",] == 5
+        assert told["mnist_requests_in_flight",] == 1
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool (Debian: prometheus) is missing")
+def test_promtool_finds_nothing(served, png_files):
+    send(served, png_files[:2])
+    text = requests.get(f"{served.url}/metrics", timeout=30).text
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
