@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -166,7 +167,20 @@ class Server:
     """`python -m service`, running and ready."""
 
     url: str
-    process: "subprocess.Popen[str]"
+    process: "subprocess.Popen[bytes]"
+    output: IO[str]
+
+    def stop(self, timeout: float = START_TIMEOUT) -> str:
+        """Ask it to end, and return all that it wrote."""
+        self.process.terminate()
+        self.process.wait(timeout)
+        self.output.seek(0)
+        return self.output.read()
+
+    def worker(self) -> int:
+        """The process id of its only worker."""
+        children = ["pgrep", "-P", str(self.process.pid)]
+        return int(subprocess.run(children, capture_output=True, check=True).stdout)
 
 
 @contextmanager
@@ -175,34 +189,34 @@ def running_server(folder: Path, *options: str) -> Iterator[Server]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "service", f"--port={port}", *options],
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        _wait_until_ready(f"http://127.0.0.1:{port}", process)
-        yield Server(f"http://127.0.0.1:{port}", process)
-    finally:
-        process.terminate()
+    with TemporaryFile("w+") as output:  # not a pipe, which would fill up
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", f"--port={port}", *options],
+            cwd=folder,
+            env=ENVIRONMENT,
+            stdout=output,
+            stderr=output,
+        )
+        server = Server(f"http://127.0.0.1:{port}", process, output)
         try:
-            process.communicate(timeout=START_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
+            _wait_until_ready(server)
+            yield server
+        finally:
+            try:
+                server.stop()
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
 
 
-def _wait_until_ready(url: str, process: "subprocess.Popen[str]") -> None:
+def _wait_until_ready(server: Server) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     while True:
         try:
-            requests.get(f"{url}/healthz", timeout=START_TIMEOUT).raise_for_status()
+            requests.get(f"{server.url}/healthz", timeout=START_TIMEOUT).raise_for_status()
             return
         except requests.ConnectionError:
-            assert process.poll() is None, process.communicate()[0]
+            assert server.process.poll() is None, server.stop()
             assert time.monotonic() < deadline, "the service does not answer"
             time.sleep(0.05)
 

@@ -54,11 +54,11 @@ DAMAGE = {
     "a changed byte": (change_a_byte, "data/model is not the pinned artifact: expected"),
     "a missing file": (
         lambda folder: (folder / ARTIFACT / "variables/variables.index").unlink(),
-        "(2 files); run `dvc repro`",
+        "(3 files); run `dvc repro`",
     ),
     "an extra file": (
         lambda folder: (folder / ARTIFACT / "extra").write_text("x"),
-        "(4 files); run `dvc repro`",
+        "(5 files); run `dvc repro`",
     ),
     "no artifact": (
         lambda folder: shutil.rmtree(folder / ARTIFACT),
@@ -116,7 +116,7 @@ def test_two_services_do_not_share_a_port(server, folder):
 
 
 @pytest.mark.parametrize(
-    "option", ["--port=0", "--port=65536", "--port=http", "--workers=0", "--threads=-1"]
+    "option", ["--port=0", "--port=65536", "--port=http", "--workers=0", "--queue=-1"]
 )
 def test_a_bad_option_is_refused(folder, option):
     done = start(folder, option)
@@ -126,7 +126,16 @@ def test_a_bad_option_is_refused(folder, option):
 
 def test_help_tells_every_option_and_its_default():
     said = start(PROJECT, "--help").stdout
-    for words in ("--host", "127.0.0.1", "--port", "8080", "--workers", "--threads", "dvc.lock"):
+    for words in (
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "8080",
+        "--workers",
+        "--queue",
+        "--engine",
+        "dvc.lock",
+    ):
         assert words in said
 
 
@@ -134,12 +143,13 @@ def test_nothing_but_our_own_words_reach_the_terminal(folder):
     # With so many workers, some are still loading when the signal comes.
     with running_server(folder, "--workers=6") as server:
         requests.post(f"{server.url}/recognize", files={"image": b"x"}, timeout=30)
-        server.process.terminate()
         # Nothing is in flight, so nobody has to be waited for, let alone be killed.
-        said, _ = server.process.communicate(timeout=STOP_TIMEOUT - 5)
+        said = server.stop(timeout=STOP_TIMEOUT - 5)
     assert server.process.returncode == 0
-    (line,) = said.splitlines()
-    assert line.startswith("Serving data/model ")
+    first, *requests_ = said.splitlines()
+    assert first.startswith("Serving data/model ")
+    assert all(" GET /healthz " in line for line in requests_[:-1])
+    assert " POST /recognize 400 " in requests_[-1]
 
 
 def test_a_request_in_flight_is_answered_before_the_end(folder, repository, testing):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 import requests
@@ -11,8 +12,7 @@ from tests.conftest import running_server
 
 def lines(server):
     """Stop the service; return what it wrote after its first line."""
-    server.process.terminate()
-    return server.process.communicate(timeout=60)[0].splitlines()[1:]
+    return server.stop().splitlines()[1:]
 
 
 def test_a_line_of_text(repository, png_files):
@@ -56,14 +56,17 @@ def test_a_client_keeps_its_id_on_errors_too(server):
     assert answer.headers["X-Request-Id"] == "a b/c"
 
 
-def test_a_closed_log_stops_nobody(repository, png_files):
-    with running_server(repository.path, "--workers=1") as server:
-        assert server.process.stdout is not None
-        server.process.stdout.close()
-        for _ in range(3):
-            content = png_files[0].read_bytes()
-            answer = requests.post(f"{server.url}/recognize", files={"image": content}, timeout=30)
-            assert answer.status_code == 200
-        server.process.terminate()
-        server.process.wait(timeout=60)
-        server.process.stdout = None
+CLOSED_LOG = """
+import os, service
+application = service.create_app()
+os.close(1)
+reader, writer = os.pipe()
+os.dup2(writer, 1)
+os.close(reader)  # from now on a write fails with EPIPE
+answer = application.test_client().get("/healthz")
+os.write(2, str(answer.status_code).encode())
+"""
+
+
+def test_a_log_that_nobody_reads_stops_nobody(repository):
+    assert repository.run(sys.executable, "-c", CLOSED_LOG).endswith("200")

@@ -4,7 +4,6 @@ import base64
 import io
 import json
 
-import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
@@ -30,15 +29,18 @@ for kind in ("png", "jpeg", "bmp", "gif", "webp"):
     schemathesis.openapi.media_type(f"image/{kind}", pictures)
 
 
-@pytest.fixture(scope="session")
-def openapi(server):
-    return schemathesis.openapi.from_url(f"{server.url}/openapi.json")
+openapi = schemathesis.openapi.from_path(documentation.FILE)
 
 
-@schemathesis.pytest.from_fixture("openapi").parametrize()
+@openapi.parametrize()
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
-def test_every_route_does_as_described(case):
-    case.call_and_validate()
+def test_every_route_does_as_described(case, server):
+    case.call_and_validate(base_url=server.url)
+
+
+def test_the_file_that_is_served_is_the_one_in_the_repository(server):
+    answer = requests.get(f"{server.url}/openapi.json", timeout=30)
+    assert answer.content == documentation.FILE.read_bytes()
 
 
 def test_every_route_is_described(repository):

@@ -77,9 +77,7 @@ def test_unknown_paths_share_one_series(served):
 def test_a_killed_worker_keeps_its_counts_and_is_no_longer_in_flight(repository, png_files):
     with running_server(repository.path, "--workers=1") as server:
         send(server, png_files[:5])
-        children = ["pgrep", "-P", str(server.process.pid)]
-        worker = subprocess.run(children, capture_output=True, check=True, text=True).stdout
-        os.kill(int(worker), signal.SIGKILL)
+        os.kill(server.worker(), signal.SIGKILL)
         deadline = time.monotonic() + 30
         while True:
             try:

@@ -86,8 +86,6 @@ def test_a_worker_at_rest_takes_less_than_120_mib(repository, png_files):
     with running_server(repository.path, "--workers=1") as server:
         content = png_files[0].read_bytes()
         requests.post(f"{server.url}/recognize", files={"image": content}, timeout=30)
-        children = ["pgrep", "-P", str(server.process.pid)]
-        worker = subprocess.run(children, capture_output=True, check=True, text=True).stdout
-        status = Path(f"/proc/{int(worker)}/status").read_text()
+        status = Path(f"/proc/{server.worker()}/status").read_text()
     (resident,) = re.findall(r"VmRSS:\s+(\d+) kB", status)
     assert int(resident) < 120 * 1024
