@@ -2,6 +2,7 @@
 
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
+from werkzeug.routing import RequestRedirect
 
 from service import bodies
 from service.answers import answer
@@ -14,7 +15,9 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(Exception, _failure)
 
 
-def _http_error(error: HTTPException) -> Response:
+def _http_error(error: HTTPException) -> Response | RequestRedirect:
+    if isinstance(error, RequestRedirect):  # to a path's other spelling: no error
+        return error
     response = answer({"error": _sentence(error)}, error.code or 500)
     for name, value in error.get_headers():
         if name != "Content-Type":

@@ -22,24 +22,27 @@ SWITCH = {"true": True, "false": False}
 def init_app(app: Flask, recognizer: Recognizer) -> None:
     @app.post("/recognize")
     def recognize() -> Response:
-        probabilities_wanted = _probabilities_wanted()
+        probabilities_wanted, seen_wanted = _switch("probabilities"), _switch("seen")
         names, contents = _pictures()
-        labels, probabilities = recognizer.recognize(images.decode_all(contents, names))
+        seen = images.decode_all(contents, names)
+        labels, probabilities = recognizer.recognize(seen)
         results = []
-        for name, label, row in zip(names, labels.tolist(), probabilities, strict=True):
+        for number, (name, label) in enumerate(zip(names, labels.tolist(), strict=True)):
             result: dict[str, Any] = {"filename": name, "labels": [label]}
             if probabilities_wanted:
-                result["probabilities"] = [row]
+                result["probabilities"] = [probabilities[number]]
+            if seen_wanted:
+                result["seen"] = [seen[number]]
             results.append(result)
         return answer(results[0] if len(results) == 1 else {"results": results})
 
 
-def _probabilities_wanted() -> bool:
+def _switch(name: str) -> bool:
     if not request.query_string:  # the usual case, without parsing nothing
         return False
-    value = request.args.get("probabilities", "false")
+    value = request.args.get(name, "false")
     if value not in SWITCH:
-        raise BadRequest(f"The parameter probabilities is true or false, not {value!r}.")
+        raise BadRequest(f"The parameter {name} is true or false, not {value!r}.")
     return SWITCH[value]
 
 

@@ -40,21 +40,22 @@ class LiteRT:
         signature = self._interpreter.get_signature_runner(SIGNATURE)
         outputs = signature.get_output_details()
         self._image = signature.get_input_details()["image"]["index"]
-        self._outputs = outputs["label"]["index"], outputs["probabilities"]["index"]
+        self._label, self._probabilities = (
+            outputs[name]["index"] for name in ("label", "probabilities")
+        )
         self._lock = Lock()  # an interpreter has one set of tensors
 
     def recognize(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.empty(len(images), np.int64)
+        probabilities = np.empty((len(images), 10), np.float32)
         # One at a time: a batch costs it as much an image, and another size a new plan.
         with self._lock:
-            answers = [self._one(images[number : number + 1]) for number in range(len(images))]
-        labels, probabilities = zip(*answers, strict=True)
-        return np.concatenate(labels), np.concatenate(probabilities)
-
-    def _one(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self._interpreter.set_tensor(self._image, image)
-        self._interpreter.invoke()
-        label, probabilities = self._outputs
-        return self._interpreter.get_tensor(label), self._interpreter.get_tensor(probabilities)
+            for number in range(len(images)):
+                self._interpreter.set_tensor(self._image, images[number : number + 1])
+                self._interpreter.invoke()
+                labels[number] = self._interpreter.get_tensor(self._label)[0]
+                probabilities[number] = self._interpreter.get_tensor(self._probabilities)[0]
+        return labels, probabilities
 
 
 class TensorFlow:

@@ -7,6 +7,7 @@ give, and threads would only fight over it. Where too many requests wait, the ne
 
 import asyncio
 import sys
+from functools import lru_cache
 from io import BytesIO
 from time import perf_counter
 from wsgiref.types import WSGIEnvironment
@@ -81,7 +82,7 @@ async def _read(scope: Scope, proto: HTTPProtocol) -> tuple[bytes, int]:
     if declared is not None:
         length = int(declared)  # granian lets nothing else through
         return (await proto() if 0 < length <= bodies.MAX_BODY else b""), length
-    if scope.headers.get("transfer-encoding") is None and scope.http_version == "1.1":
+    if scope.headers.get("transfer-encoding") is None:
         return b"", 0
     body = bytearray()
     async for chunk in proto:
@@ -108,10 +109,15 @@ def _environ(scope: Scope, body: tuple[bytes, int]) -> WSGIEnvironment:
         log.ARRIVED: perf_counter(),
     }
     for name, value in scope.headers.items():
-        key = f"HTTP_{name.upper().replace('-', '_')}"
+        key = _key(name)
         environ[key] = f"{environ[key]},{value}" if key in environ else value
     environ["CONTENT_TYPE"] = environ.pop("HTTP_CONTENT_TYPE", "")
     environ["CONTENT_LENGTH"] = str(length)
     environ.pop("HTTP_CONTENT_LENGTH", None)
     environ.pop("HTTP_TRANSFER_ENCODING", None)  # the body is whole
     return environ
+
+
+@lru_cache(1024)  # the names are few, but for those that somebody makes up
+def _key(name: str) -> str:
+    return f"HTTP_{name.upper().replace('-', '_')}"

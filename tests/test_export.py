@@ -92,6 +92,16 @@ def test_a_picture_with_another_answer_is_named_and_nothing_is_exported(scratch,
     assert files(scratch.path / "data/model") == before
 
 
+def test_another_answer_of_litert_is_named_and_nothing_is_exported(scratch):
+    before = files(scratch.path / "data/model")
+    module = scratch.path / "stages/export.py"
+    module.write_text(module.read_text().replace("TOLERANCE = 1e-3", "TOLERANCE = -1.0"))
+    said = scratch.run(sys.executable, "-m", "stages.export", status=1)
+    assert "assets.extra/model.tflite differs from TensorFlow by" in said
+    assert "; the most is -1.0\n" in said
+    assert files(scratch.path / "data/model") == before
+
+
 def test_a_missing_picture_is_named(scratch, testing):
     missing = f"data/png/testing/{testing[1][7]}/7.png"
     (scratch.path / missing).unlink()

@@ -172,7 +172,18 @@ def test_unknown_routes_and_methods(server, version, method, path, status, sente
         assert answer.headers["Allow"]
 
 
-def test_an_unknown_value_of_probabilities_is_refused(server):
+def test_a_path_without_its_last_slash_is_redirected(server):
+    answer = requests.get(f"{server.url}/docs", timeout=30)
+    assert answer.status_code == 200
+    assert answer.url == f"{server.url}/docs/"
+
+
+def test_the_image_that_the_network_sees_is_shown(server, png_files, testing):
+    answer = recognize(server, "?seen=true", files=field(png_files[104].read_bytes()))
+    np.testing.assert_array_equal(answer.json()["seen"], testing[0][104:105])
+
+
+def test_an_unknown_value_of_a_switch_is_refused(server):
     answer = recognize(server, "?probabilities=maybe", files=field(GOOD))
     assert answer.status_code == 400
     assert answer.json()["error"] == "The parameter probabilities is true or false, not 'maybe'."

@@ -5,9 +5,10 @@
     python -m tests.benchmarks.serving              # five minutes
     python -m tests.benchmarks.serving --seconds 2 --rounds 1
 
-Prints three tables: this service and others with one image a request, this service with fewer and
-with more connections, and with many images a request. Needs Linux, and `data/model`,
-`data/mnistmodel` and `data/png`, so run `dvc repro` first. All of it stays on loopback.
+Prints a table: this service and others with one image a request over 8 connections, and this
+service with a picture as the body itself, with fewer and more connections, and with many images a
+request. Needs Linux, and `data/model`, `data/mnistmodel` and `data/png`, so run `dvc repro` first.
+All of it stays on loopback.
 
 The client is wrk with one thread. It takes its share of the same cores, so use the figures to
 compare rows, not machines. Every server starts afresh in every round, all of them in turn, and a
@@ -17,7 +18,7 @@ cell is the median over the rounds.
 - CPU us a request: user and system time of all processes of the server.
 - memory MiB: resident memory of its largest process, after the first answer and before the load.
 - start s: from the start of its process to its first answer.
-- ratio: requests/s over those of the naive Flask view in the same round.
+- ratio: images/s over those of the naive Flask view in the same round.
 - errors, in all rounds: answers of status 400 and above, broken connections and time-outs.
 
 The row of TensorFlow's C API is no server: it is the CPU time of one call of the network from
@@ -36,10 +37,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
@@ -74,10 +75,17 @@ function done(summary, latency)
 end
 """
 
-LATENCIES = {"requests/s": ".0f", "median ms": ".2f", "p99 ms": ".1f"}
-COSTS = {"CPU us a request": ".0f", "memory MiB": ".0f", "start s": ".1f", "ratio": ".2f"}
-ERRORS = {"errors": ".0f"}
-BATCHES = {"images/s": ".0f", "ratio to one image a request": ".2f"}
+COLUMNS = {
+    "requests/s": ".0f",
+    "images/s": ".0f",
+    "median ms": ".2f",
+    "p99 ms": ".1f",
+    "CPU us a request": ".0f",
+    "memory MiB": ".0f",
+    "start s": ".1f",
+    "ratio": ".2f",
+    "errors": ".0f",
+}
 
 Body = tuple[bytes, str]  # and its type
 Row = dict[str, float]  # a figure for each column
@@ -85,23 +93,40 @@ Rows = dict[str, Row]
 
 
 @dataclass(frozen=True)
+class Load:
+    """What wrk sends."""
+
+    connections: int = 8
+    images: int = 1  # in a request
+    raw: bool = False  # the picture is the body itself, in no form
+
+
+@dataclass(frozen=True)
 class Server:
     name: str
     command: str  # after `python -m`
     needs: tuple[str, ...] = ()  # modules
-    raw: bool = False  # whether the picture is the body itself, in no form
+    loads: Mapping[str, Load] = field(default_factory=lambda: {"": Load()})  # by what marks its row
 
 
-OURS = Server("this project", "service --port={port}")
-NAIVE = Server(
-    "naive Flask, gunicorn sync x 2",
-    "gunicorn -w 2 -k sync -b 127.0.0.1:{port} --no-control-socket "
-    "tests.benchmarks.peers:flask_app()",
-)
+NAIVE = "naive Flask, gunicorn sync x 2"
 SERVERS = [
-    OURS,
-    Server("this project, raw body", OURS.command, raw=True),
-    NAIVE,
+    Server(
+        "this project",
+        "service --port={port}",
+        loads={
+            "": Load(),
+            ", raw body": Load(raw=True),
+            ", 1 connection": Load(connections=1),
+            ", 64 connections": Load(connections=64),
+            f", {MANY} images a request": Load(images=MANY),
+        },
+    ),
+    Server(
+        NAIVE,
+        "gunicorn -w 2 -k sync -b 127.0.0.1:{port} --no-control-socket "
+        "tests.benchmarks.peers:flask_app()",
+    ),
     Server(
         "FastAPI, uvicorn x 2",
         "uvicorn --workers=2 --port={port} --no-access-log --factory "
@@ -120,54 +145,37 @@ def main() -> None:
     _require()
     # A benchmark that is told to end stops its server, as it does on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    missing = {server: [name for name in server.needs if not find_spec(name)] for server in SERVERS}
+    missing = {s.name: [name for name in s.needs if not find_spec(name)] for s in SERVERS}
     rounds = []
     for number in range(1, options.rounds + 1):
         print(f"round {number} of {options.rounds}", file=sys.stderr, flush=True)
-        servers = [server for server in SERVERS if not missing[server]]
-        rounds.append((compare(servers, options.seconds), *vary(options.seconds)))
-    compared, connections, batches = zip(*rounds, strict=True)
-    _print("server, 8 connections", LATENCIES | COSTS | ERRORS, compared)
-    _print("connections to this project", LATENCIES | ERRORS, connections)
-    _print(f"connections, {MANY} images a request", BATCHES | ERRORS, batches)
-    for server, names in missing.items():
+        rounds.append(compare([s for s in SERVERS if not missing[s.name]], options.seconds))
+    _print(rounds)
+    for name, names in missing.items():
         if names:
-            print(f"\n{server.name} was left out: {', '.join(names)} is not installed.")
+            print(f"\n{name} was left out: {', '.join(names)} is not installed.")
 
 
 def compare(servers: list[Server], seconds: int) -> Rows:
-    """Every server in turn with one image a request."""
+    """Every server in turn, under each of its loads."""
     rows = {}
     for server in servers:
-        body = (NINE.read_bytes(), "image/png") if server.raw else form([NINE])
-        with running(server, body) as (url, process, start):
-            memory = usage(process)[1]
-            load(url, body, 8, WARM_UP)
-            before = usage(process)[0]
-            row = load(url, body, 8, seconds)
-            row["CPU us a request"] = (usage(process)[0] - before) * 1e6 / row["answers"]
-            rows[server.name] = row | {"memory MiB": memory, "start s": start}
+        first = body_of(Load())
+        with running(server, first) as (url, process, start):
+            rest = {"memory MiB": usage(process)[1], "start s": start}
+            send(url, first, 8, WARM_UP)
+            for mark, load in server.loads.items():
+                before = usage(process)[0]
+                row = send(url, body_of(load), load.connections, seconds)
+                row["CPU us a request"] = (usage(process)[0] - before) * 1e6 / row["answers"]
+                row["images/s"] = row["requests/s"] * load.images
+                rows[f"{server.name}{mark}"] = row | (rest if not mark else {})
     for row in rows.values():
-        row["ratio"] = row["requests/s"] / rows[NAIVE.name]["requests/s"]
+        row["ratio"] = row["images/s"] / rows[NAIVE]["images/s"]
     # Fresh, because TensorFlow takes the number of its threads when it is loaded.
     with ProcessPoolExecutor(2, get_context("spawn")) as fresh:
         price = statistics.mean(fresh.map(c_api, [seconds] * 2)) + GO_MICROSECONDS
     return rows | {f"TensorFlow's C API + {GO_MICROSECONDS} us": {"CPU us a request": price}}
-
-
-def vary(seconds: int) -> tuple[Rows, Rows]:
-    """This service with fewer and more connections, and with many images a request."""
-    one = form([NINE])
-    files = sorted(PNG.glob("*/*.png"))
-    many = form(files[:: len(files) // MANY][:MANY])
-    with running(OURS, one) as (url, *_):
-        load(url, one, 8, WARM_UP)
-        connections = {str(count): load(url, one, count, seconds) for count in (1, 8, 64)}
-        batches = {str(count): load(url, many, count, seconds) for count in (2, 8)}
-    for row in batches.values():
-        row["images/s"] = row["requests/s"] * MANY
-        row["ratio to one image a request"] = row["images/s"] / connections["8"]["requests/s"]
-    return connections, batches
 
 
 def c_api(seconds: int) -> float:
@@ -190,15 +198,21 @@ def c_api(seconds: int) -> float:
     return (time.process_time() - start) * 1e6 / calls
 
 
-def form(files: list[Path]) -> Body:
-    """A form with the files in its field `image`."""
+def body_of(load: Load) -> Body:
+    """A picture as it is, or a form with pictures in its field `image`."""
+    if load.raw:
+        return NINE.read_bytes(), "image/png"
+    files = [NINE]
+    if load.images > 1:
+        all_files = sorted(PNG.glob("*/*.png"))
+        files = all_files[:: len(all_files) // load.images][: load.images]
     fields = [("image", (file.name, file.read_bytes(), "image/png")) for file in files]
     made = requests.Request("POST", "http://localhost", files=fields).prepare()
     assert isinstance(made.body, bytes)
     return made.body, made.headers["Content-Type"]
 
 
-def load(url: str, body: Body, connections: int, seconds: int) -> Row:
+def send(url: str, body: Body, connections: int, seconds: int) -> Row:
     """Let wrk send `body` again and again."""
     with tempfile.NamedTemporaryFile() as content, tempfile.NamedTemporaryFile("w") as script:
         Path(content.name).write_bytes(body[0])
@@ -299,12 +313,12 @@ def _require() -> None:
             sys.exit(f"{path} is missing; run `dvc repro`")
 
 
-def _print(head: str, columns: dict[str, str], table: Sequence[Rows]) -> None:
-    print(f"\n| {head} | {' | '.join(columns)} |\n|{'---|' * (1 + len(columns))}")
-    for name in table[0]:
+def _print(rounds: list[Rows]) -> None:
+    print(f"| server | {' | '.join(COLUMNS)} |\n|{'---|' * (1 + len(COLUMNS))}")
+    for name in rounds[0]:
         cells = []
-        for column, style in columns.items():
-            figures = [rows[name][column] for rows in table if column in rows[name]]
+        for column, style in COLUMNS.items():
+            figures = [rows[name][column] for rows in rounds if column in rows[name]]
             middle = sum(figures) if column == "errors" else statistics.median(figures or [0])
             cells.append(format(middle, style) if figures else "")
         print(f"| {name} | {' | '.join(cells)} |")
