@@ -12,6 +12,7 @@ from service import (
     health,
     log,
     open_inference,
+    page,
     prometheus,
     queue,
     recognize,
@@ -34,6 +35,7 @@ def create(folder: Path, version: str, engine: str = "litert", log_format: str =
     health.init_app(app, version)
     prometheus.init_app(app, version)
     documentation.init_app(app)
+    page.init_app(app)
     recognize.init_app(app, observed)
     tensorflow_serving.init_app(app, observed, version)
     open_inference.init_app(app, observed, version)

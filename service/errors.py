@@ -26,7 +26,7 @@ def _http_error(error: HTTPException) -> Response | RequestRedirect:
 
 
 def _image_error(error: ImageError) -> Response:
-    return answer({"error": str(error)}, 400)
+    return answer({"error": str(error)}, error.status)
 
 
 def _failure(error: Exception) -> Response:

@@ -6,7 +6,8 @@ The service and the pipeline's own check look at a picture through this module, 
 import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -14,11 +15,15 @@ from PIL import (  # the plug-ins by name: to find one, Pillow would import all 
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    ImageOps,
     JpegImagePlugin,
     PngImagePlugin,
     UnidentifiedImageError,
     WebPImagePlugin,
 )
+
+from service import ink
+from service.ink import SIDE
 
 PLUGINS = (
     PngImagePlugin.PngImageFile,
@@ -29,21 +34,31 @@ PLUGINS = (
 )
 FORMATS = tuple(plugin.format for plugin in PLUGINS)  # no other decoder of Pillow is tried
 MAX_PIXELS = 25_000_000  # of one picture; checked before its pixels are decoded
-SIDE = 28
 # How a PNG file of 28 x 28 grey pixels of 8 bits begins.
+NO_INK = "No digit was found: the picture is blank, or nothing stands out from its ground."
 PLAIN = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">IIBBBBB", SIDE, SIDE, 8, 0, 0, 0, 0)
+
+
+Decoded = TypeVar("Decoded")
 
 
 class ImageError(Exception):
     """A picture that cannot be decoded; the text is the sentence that its sender reads."""
 
+    status = 400
+
+
+class NoInkError(ImageError):
+    """A picture without a digit."""
+
+    status = 422
+
 
 def decode(content: bytes) -> np.ndarray:
-    """Decode one picture.
+    """Decode a picture of one digit.
 
-    A grey picture of 28 x 28 passes unchanged. Any other becomes one: transparency is laid on
-    black, 16 bits are scaled to 8, colour becomes luminance, and the size 28 x 28. Of an
-    animation the first picture counts.
+    One of MNIST's own kind, grey, light on dark and of 28 x 28, passes unchanged. Of any other the
+    digit is found, cut out, scaled and centred as in MNIST.
 
     Returns:
         uint8 (28, 28).
@@ -51,42 +66,37 @@ def decode(content: bytes) -> np.ndarray:
     Raises:
         ImageError: the bytes are no picture of one of `FORMATS`, are damaged or cut off, or hold
             more than `MAX_PIXELS`.
+        NoInkError: there is no ink in the picture.
     """
-    if not content:
-        raise ImageError("The image is empty.")
-    if content.startswith(PLAIN) and b"tRNS" not in content:
-        # OpenCV takes a fraction of Pillow's time. It gives nothing for the least damage, and has
-        # no eye for a transparent grey, which is in the chunk tRNS.
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-        if image is not None and image.shape == (SIDE, SIDE):
-            return image
+    grey = _grey(content)
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise ImageError(
-                    f"The image has {picture.width} x {picture.height} pixels; "
-                    f"the most is {MAX_PIXELS:,} in all."
-                )
-            grey = _grey(picture)
-    except UnidentifiedImageError as error:
-        raise ImageError(f"The file is not an image; send one of {', '.join(FORMATS)}.") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"The image has more than {MAX_PIXELS:,} pixels.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
-        raise ImageError(f"The image is damaged or cut off: {error}.") from error
-    if grey.size != (SIDE, SIDE):
-        grey = grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-    return np.asarray(grey)
+        return ink.checked(grey) if ink.is_mnist(grey) else ink.image_of(grey)
+    except ink.BlankError as error:
+        raise NoInkError(NO_INK) from error
 
 
-def decode_all(contents: Sequence[bytes], names: Sequence[str | None] = ()) -> np.ndarray:
-    """Decode pictures, at least one.
+def decode_many(content: bytes) -> tuple[np.ndarray, list[ink.Box]]:
+    """Decode a picture of several digits.
+
+    Returns:
+        The digits from left to right, uint8 (N, 28, 28), and where each is in the picture.
+
+    Raises:
+        ImageError, NoInkError: as in `decode`.
+    """
+    try:
+        return ink.images_of(_grey(content))
+    except ink.BlankError as error:
+        raise NoInkError(NO_INK) from error
+
+
+def decode_all(
+    decode: Callable[[bytes], Decoded], contents: Sequence[bytes], names: Sequence[str | None] = ()
+) -> list[Decoded]:
+    """Decode pictures, each with `decode` or `decode_many`.
 
     Args:
         names: of the pictures, for the error.
-
-    Returns:
-        uint8 (N, 28, 28).
 
     Raises:
         ImageError: one is none, as in `decode`; the text says which of several.
@@ -99,8 +109,8 @@ def decode_all(contents: Sequence[bytes], names: Sequence[str | None] = ()) -> n
             if len(contents) == 1:
                 raise
             name = f" ({names[number]})" if names else ""
-            raise ImageError(f"Image {number + 1}{name}: {error}") from error
-    return np.stack(decoded)
+            raise type(error)(f"Image {number + 1}{name}: {error}") from error
+    return decoded
 
 
 def from_array(pixels: np.ndarray) -> np.ndarray:
@@ -122,15 +132,52 @@ def from_array(pixels: np.ndarray) -> np.ndarray:
     return np.rint(pixels).astype(np.uint8)
 
 
-def _grey(picture: Image.Image) -> Image.Image:
-    """Reduce a picture of any mode to 8-bit grey (mode L)."""
+def _grey(content: bytes) -> np.ndarray:
+    """Decode a picture of any format and mode: uint8 (height, width), upright, on no transparency.
+
+    Of an animation the first picture counts.
+    """
+    if not content:
+        raise ImageError("The image is empty.")
+    if content.startswith(PLAIN) and b"tRNS" not in content:
+        # OpenCV takes a fraction of Pillow's time. It gives nothing for the least damage, and has
+        # no eye for a transparent grey, which is in the chunk tRNS.
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        if image is not None and image.shape == (SIDE, SIDE):
+            return image
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise ImageError(
+                    f"The image has {picture.width} x {picture.height} pixels; "
+                    f"the most is {MAX_PIXELS:,} in all."
+                )
+            return _reduced(picture)
+    except UnidentifiedImageError as error:
+        raise ImageError(f"The file is not an image; send one of {', '.join(FORMATS)}.") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"The image has more than {MAX_PIXELS:,} pixels.") from error
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+        raise ImageError(f"The image is damaged or cut off: {error}.") from error
+
+
+def _reduced(picture: Image.Image) -> np.ndarray:
+    """Any mode to 8-bit grey."""
     picture.load()
+    ImageOps.exif_transpose(picture, in_place=True)
     if picture.mode == "L" and "transparency" not in picture.info:
-        return picture
+        return np.asarray(picture)
     if picture.mode.startswith("I"):  # 16 bits a pixel, in one of Pillow's several forms
         wide = np.asarray(picture, np.int64)
-        return Image.fromarray(((wide.clip(0, 65535) * 255 + 32767) // 65535).astype(np.uint8))
+        return ((wide.clip(0, 65535) * 255 + 32767) // 65535).astype(np.uint8)
     if picture.has_transparency_data:
-        ink = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", ink.size, "black"), ink)
-    return picture.convert("L")
+        drawn = picture.convert("RGBA")
+        grey, alpha = (
+            np.asarray(drawn.convert("L"), float),
+            np.asarray(drawn.getchannel("A"), float),
+        )
+        # What is drawn is ink; the ground below is the opposite.
+        light = (grey * alpha).sum() >= 127.5 * alpha.sum()
+        ground = Image.new("RGBA", drawn.size, "black" if light else "white")
+        picture = Image.alpha_composite(ground, drawn)
+    return np.asarray(picture.convert("L"))

@@ -147,7 +147,7 @@ def _images(header: dict[str, Any], binary: bytes) -> np.ndarray:
         contents = _from_json(tensor["data"]) if size is None else _elements(binary)
         if shape not in ([len(contents)], [len(contents), 1]) or not contents:
             raise BadRequest(f"The shape of image is {shape}, its data {len(contents)} pictures.")
-        return images.decode_all(contents)
+        return np.stack(images.decode_all(images.decode, contents))
     values = _numbers(tensor["data"]) if size is None else _values(binary, str(datatype))
     if np.prod(shape) != values.size:
         raise BadRequest(f"The shape of image is {shape}, its data {values.size} numbers.")

@@ -6,44 +6,54 @@ curl -H 'Content-Type: image/png' --data-binary @104.png localhost:8080/recogniz
 
 from typing import Any
 
+import numpy as np
 from flask import Flask, Response, request
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
 from service import bodies, images
 from service.answers import answer
+from service.ink import Box
 from service.recognizer import Recognizer
 
 MAX_PICTURES = 1000  # of one request
 RAW_TYPES = {f"image/{name.lower()}" for name in images.FORMATS}
-SWITCH = {"true": True, "false": False}
 
 
 def init_app(app: Flask, recognizer: Recognizer) -> None:
     @app.post("/recognize")
     def recognize() -> Response:
-        probabilities_wanted, seen_wanted = _switch("probabilities"), _switch("seen")
+        many = _choice("digits", "one", "many") == "many"
+        probabilities_wanted = _choice("probabilities", "false", "true") == "true"
+        seen_wanted = _choice("seen", "false", "true") == "true"
         names, contents = _pictures()
-        seen = images.decode_all(contents, names)
-        labels, probabilities = recognizer.recognize(seen)
-        results = []
-        for number, (name, label) in enumerate(zip(names, labels.tolist(), strict=True)):
-            result: dict[str, Any] = {"filename": name, "labels": [label]}
+        found = images.decode_all(images.decode_many if many else _decode_one, contents, names)
+        labels, probabilities = recognizer.recognize(np.concatenate([seen for seen, _ in found]))
+        results, end = [], 0
+        for name, (seen, boxes) in zip(names, found, strict=True):
+            start, end = end, end + len(seen)
+            result: dict[str, Any] = {"filename": name, "labels": labels[start:end]}
+            if many:
+                result["boxes"] = boxes
             if probabilities_wanted:
-                result["probabilities"] = [probabilities[number]]
+                result["probabilities"] = probabilities[start:end]
             if seen_wanted:
-                result["seen"] = [seen[number]]
+                result["seen"] = seen
             results.append(result)
         return answer(results[0] if len(results) == 1 else {"results": results})
 
 
-def _switch(name: str) -> bool:
+def _decode_one(content: bytes) -> tuple[np.ndarray, list[Box]]:
+    return images.decode(content)[np.newaxis], []
+
+
+def _choice(name: str, default: str, other: str) -> str:
     if not request.query_string:  # the usual case, without parsing nothing
-        return False
-    value = request.args.get(name, "false")
-    if value not in SWITCH:
-        raise BadRequest(f"The parameter {name} is true or false, not {value!r}.")
-    return SWITCH[value]
+        return default
+    value = request.args.get(name, default)
+    if value not in (default, other):
+        raise BadRequest(f"The parameter {name} is {other} or {default}, not {value!r}.")
+    return value
 
 
 def _pictures() -> tuple[list[str | None], list[bytes]]:

@@ -172,7 +172,7 @@ def _decoded(values: list[Any]) -> np.ndarray:
             contents.append(bodies.from_base64(value["b64"]))
         else:
             raise BadRequest(f'Value {place} of png_bytes is not of the form {{"b64": "..."}}.')
-    return images.decode_all(contents)
+    return np.stack(images.decode_all(images.decode, contents))
 
 
 def _signature(name: str, place: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from PIL import Image
 from service.images import FORMATS, MAX_PIXELS, ImageError, decode
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+IMAGE[[0, 0, -1, -1], [0, -1, 0, -1]] = 0  # dark at its corners, as MNIST's are
 GREY = Image.fromarray(IMAGE)
 
 
@@ -23,6 +24,8 @@ def encoded(picture, kind="PNG", **options):
 
 @given(hnp.arrays(np.uint8, (28, 28)), st.sampled_from(["PNG", "BMP", "GIF"]))
 def test_a_grey_image_of_28_by_28_passes_unchanged(image, kind):
+    image[[0, 0, -1, -1], [0, -1, 0, -1]] = 0
+    image[14, 14] = 255
     np.testing.assert_array_equal(decode(encoded(Image.fromarray(image), kind)), image)
 
 
@@ -35,11 +38,12 @@ def test_other_modes_with_the_same_grey_give_the_same_image(mode):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_is_decoded_to_about_the_same(kind):
-    smooth = Image.linear_gradient("L").resize((28, 28))
+    smooth = Image.radial_gradient("L").resize((28, 28))
+    smooth = Image.eval(smooth, lambda grey: 255 - grey)
     options = {"lossless": True} if kind == "WEBP" else {}
     picture = smooth.convert("RGB") if kind == "WEBP" else smooth
     difference = decode(encoded(picture, kind, **options)).astype(int) - np.asarray(smooth)
-    assert np.abs(difference).max() <= 4
+    assert np.abs(difference).max() <= 8
 
 
 def test_16_bits_are_scaled_not_cut_off():
@@ -47,7 +51,7 @@ def test_16_bits_are_scaled_not_cut_off():
     np.testing.assert_array_equal(decode(encoded(Image.fromarray(wide))), IMAGE)
 
 
-def test_transparency_is_laid_on_black():
+def test_light_ink_without_a_ground_is_laid_on_black():
     picture = Image.new("RGBA", (28, 28), (255, 255, 255, 0))
     picture.putpixel((3, 4), (255, 255, 255, 255))
     image = decode(encoded(picture))
@@ -70,18 +74,12 @@ def test_a_transparent_grey_is_laid_on_black():
     assert decode(encoded(picture, transparency=255)).sum() == 200
 
 
-@pytest.mark.parametrize("size", [(1, 1), (28, 29), (14, 56), (100, 100), (1000, 600)])
-def test_other_sizes_become_28_by_28(size):
-    image = decode(encoded(Image.new("L", size, 77)))
-    assert image.shape == (28, 28)
-    assert image.dtype == np.uint8
-    assert (image == 77).all()
-
-
 def test_the_first_picture_of_an_animation_counts():
-    pictures = [Image.fromarray(np.full((28, 28), shade, np.uint8)) for shade in (10, 200)]
+    pictures = [
+        Image.fromarray(np.where(shade < IMAGE, 255, 0).astype(np.uint8)) for shade in (9, 99)
+    ]
     content = encoded(pictures[0], "GIF", save_all=True, append_images=pictures[1:])
-    assert (decode(content) == 10).all()
+    np.testing.assert_array_equal(decode(content), np.asarray(pictures[0]))
 
 
 def bomb(width, height):
@@ -121,7 +119,9 @@ def test_what_is_no_good_picture_is_refused_in_one_sentence(content, sentence):
 
 def test_the_largest_allowed_picture_is_decoded():
     side = int(MAX_PIXELS**0.5)
-    assert decode(encoded(Image.new("L", (side, side), 9))).max() == 9
+    picture = Image.new("L", (side, side))
+    picture.paste(255, (side // 2, side // 4, side // 2 + side // 10, side // 4 * 3))
+    assert decode(encoded(picture)).max() == 255
 
 
 @given(st.binary(max_size=200))

@@ -14,13 +14,15 @@ import service
 from service import documentation
 
 
-def _png(side: int, grey: int) -> bytes:
+def _png(side: int, paper: int, ink: int) -> bytes:
     buffer = io.BytesIO()
-    Image.new("L", (side, side), grey).save(buffer, "PNG")
+    picture = Image.new("L", (side, side), paper)
+    picture.paste(ink, (side // 2, side // 4, side // 2 + side // 10, side // 4 * 3))
+    picture.save(buffer, "PNG")
     return buffer.getvalue()
 
 
-pictures = st.builds(_png, st.integers(1, 64), st.integers(0, 255))
+pictures = st.builds(_png, st.integers(20, 99), st.integers(0, 90), st.integers(160, 255))
 schemathesis.openapi.format("picture", pictures)
 schemathesis.openapi.format(
     "picture-base64", pictures.map(lambda content: base64.b64encode(content).decode())

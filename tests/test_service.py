@@ -105,7 +105,14 @@ def png(picture):
     return buffer.getvalue()
 
 
-GOOD = png(Image.new("L", (28, 28)))
+def stroke(mode="L", size=(28, 28), ink=255):
+    picture = Image.new(mode, size)
+    left, top = size[0] // 2, size[1] // 4
+    picture.paste(ink, (left, top, left + max(size[0] // 10, 1), 3 * top))
+    return picture
+
+
+GOOD = png(stroke())
 PART = b"--x\r\nContent-Disposition: form-data; name=image; filename=a\r\n\r\n"
 RAW = {"headers": {"Content-Type": "image/png"}}
 
@@ -117,6 +124,12 @@ BAD = {
     "not an image": ({"files": field(b"<html>")}, 400, "not an image"),
     "a cut off file": ({"files": field(GOOD[:50])}, 400, "damaged or cut off"),
     "a damaged file": ({"files": field(GOOD[:45] + b"\0\0" + GOOD[47:])}, 400, "damaged"),
+    "nothing on it": ({"files": field(png(Image.new("L", (28, 28))))}, 422, "No digit was found"),
+    "nothing on one of two": (
+        {"files": field(GOOD, png(Image.new("L", (90, 90), 255)))},
+        422,
+        "Image 2 (1.png): No digit was found",
+    ),
     "a bomb": ({"files": field(big_png())}, 400, "6000 x 6000 pixels"),
     "one bad of three": ({"files": field(GOOD, b"", GOOD)}, 400, "Image 2 (1.png): The image is"),
     "a body over the limit": ({"data": bytes(MAX_BODY + 1), **RAW}, 413, "too large"),
@@ -158,7 +171,7 @@ def test_bad_input_is_one_sentence_and_the_service_lives_on(
     ("method", "path", "status", "sentence"),
     [
         ("GET", "/nothing", 404, "There is nothing at /nothing; POST a picture to /recognize."),
-        ("POST", "/", 404, "There is nothing at /"),
+        ("POST", "/nothing", 404, "There is nothing at /nothing"),
         ("GET", "/recognize", 405, "GET is not allowed at /recognize; use OPTIONS, POST."),
         ("DELETE", "/healthz", 405, "DELETE is not allowed at /healthz; use GET, HEAD, OPTIONS."),
     ],
@@ -183,6 +196,19 @@ def test_the_image_that_the_network_sees_is_shown(server, png_files, testing):
     np.testing.assert_array_equal(answer.json()["seen"], testing[0][104:105])
 
 
+def test_several_digits_in_a_picture_are_read_from_left_to_right(server, testing, predictions):
+    page = Image.new("L", (300, 120), 255)
+    for place, image in enumerate(testing[0][:3]):
+        page.paste(Image.fromarray(255 - image).resize((90, 90)), (100 * place + 5, 10))
+    answer = recognize(server, "?digits=many&probabilities=true&seen=true", files=field(png(page)))
+    result = answer.json()
+    assert list(result) == ["filename", "labels", "boxes", "probabilities", "seen"]
+    assert len(result["labels"]) == len(result["boxes"]) == 3
+    assert np.shape(result["probabilities"]) == (3, 10)
+    assert np.shape(result["seen"]) == (3, 28, 28)
+    assert [left // 100 for left, *_ in result["boxes"]] == [0, 1, 2]
+
+
 def test_an_unknown_value_of_a_switch_is_refused(server):
     answer = recognize(server, "?probabilities=maybe", files=field(GOOD))
     assert answer.status_code == 400
@@ -192,12 +218,12 @@ def test_an_unknown_value_of_a_switch_is_refused(server):
 def test_no_answer_to_a_picture_is_ever_empty(server):
     """RGB, RGBA, 100 x 100, 56 x 14 and 16 bits: each has a label or a sentence."""
     pictures = [
-        Image.new("RGB", (28, 28)),
-        Image.new("RGBA", (28, 28)),
-        Image.new("L", (100, 100)),
-        Image.new("L", (56, 14)),
-        Image.new("I;16", (28, 28)),
-        Image.new("P", (28, 28)),
+        stroke("RGB", ink="white"),
+        stroke("RGBA", ink="white"),
+        stroke("L", (100, 100)),
+        stroke("L", (56, 14)),
+        Image.fromarray(np.asarray(stroke()).astype(np.uint16) * 257),
+        stroke().convert("P"),
     ]
     for picture in pictures:
         answer = recognize(server, files=field(png(picture)))
