@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.conftest import FASHION, MNIST, PROJECT, take_from
 
-STAGES = ["download", "png", "train", "evaluate", "export"]
+STAGES = ["download", "png", "train", "evaluate", "pictures", "export"]
 
 
 def lock(repository):
