@@ -9,6 +9,7 @@ The input `image` is UINT8 or FP32 [N, 28, 28], or BYTES [N]: pictures as `POST 
 them, as they are in a binary tensor and in base64 in JSON.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -149,7 +150,7 @@ def _images(header: dict[str, Any], binary: bytes) -> np.ndarray:
             raise BadRequest(f"The shape of image is {shape}, its data {len(contents)} pictures.")
         return np.stack(images.decode_all(images.decode, contents))
     values = _numbers(tensor["data"]) if size is None else _values(binary, str(datatype))
-    if np.prod(shape) != values.size:
+    if math.prod(shape) != values.size:  # not NumPy's, which overflows
         raise BadRequest(f"The shape of image is {shape}, its data {values.size} numbers.")
     return images.from_array(values.reshape(shape))
 

@@ -88,7 +88,7 @@ def _files() -> tuple[list[str | None], list[bytes]]:
             f"The form has more than {MAX_PICTURES:,} parts, or one with too many headers."
         ) from error
     except MultipartError as error:
-        raise BadRequest(f"The form is damaged or cut off: {error}.") from error
+        raise BadRequest(f"The form is damaged or cut off: {error.args[0]}.") from error
     if not names:
         raise BadRequest("The form has no file in a field named image.")
     return names, contents

@@ -125,6 +125,10 @@ BAD = {
     "a type that is none": ({"inputs": [GOOD | {"datatype": {}}]}, "one of UINT8, FP32, BYTES"),
     "no shape": ({"inputs": [GOOD | {"shape": None}]}, "The shape of image is a list"),
     "another size": ({"inputs": [GOOD | {"shape": [2, 28, 28]}]}, "its data 784 numbers"),
+    "a size that overflows": (
+        {"inputs": [GOOD | {"shape": [2**63 - 1, 2**63 - 1], "data": [0]}]},
+        "its data 1 numbers",
+    ),
     "no data": ({"inputs": [{**GOOD, "data": None}]}, "The data of image are numbers"),
     "uneven data": ({"inputs": [GOOD | {"data": [[0], [0, 0]]}]}, "The data of image are numbers"),
     "texts": ({"inputs": [GOOD | {"data": ["0"] * 784}]}, "The data of image are numbers"),

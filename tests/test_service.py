@@ -146,6 +146,14 @@ BAD = {
     "no media type": ({"data": GOOD}, 415, "multipart/form-data"),
     "JSON": ({"json": [1]}, 415, "multipart/form-data"),
     "a form without files": ({"data": {"image": "9"}}, 415, "multipart/form-data"),
+    "a name in no known alphabet": (
+        {
+            "data": PART.replace(b"=a", b"=\xff") + b"\r\n--x--\r\n",
+            "headers": {"Content-Type": "multipart/form-data; boundary=x"},
+        },
+        400,
+        "The form is damaged or cut off: Segment header failed to decode.",
+    ),
     "a broken form": (
         {"data": b"x", "headers": {"Content-Type": "multipart/form-data"}},
         400,
