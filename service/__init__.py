@@ -5,6 +5,7 @@ service.create_app()         # the application, for any other WSGI server
 """
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,7 +27,11 @@ def create_app(lock: str | Path = "dvc.lock", engine: str = "litert") -> "Flask"
     """
     # Imported here so that the pipeline can use service.images without Flask.
     from service import app, pin
+    from service.limits import Limits
+    from service.model import Model
 
     pinned = pin.read(Path(lock))
-    with pin.verified(pinned) as folder:
-        return app.create(folder, pinned.version, engine)
+    with TemporaryDirectory(prefix="mnist-model-") as private:
+        folder = Path(private) / pinned.version
+        pin.copy(pinned, folder)
+        return app.create(Model(folder, pinned.version, engine), Limits())

@@ -3,10 +3,13 @@
 import argparse
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
+from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,14 +17,18 @@ from typing import TYPE_CHECKING
 
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
-from service import log, pin, recognizer
+from service import authorization, log, pin, published, recognizer
+from service.limits import Limits
+from service.watch import Watcher
 
 if TYPE_CHECKING:
     from service.server import Server
 
 STOP_TIMEOUT = 30  # seconds for the requests in flight before a worker is killed
+CONNECTIONS = 16384  # of one worker; a client that is slow or idle costs 17 KiB, and no thread
 
 
 def main() -> None:
@@ -32,17 +39,11 @@ def main() -> None:
             "`pip install tensorflow-cpu`, or use --engine litert"
         )
     try:
+        token = authorization.read(options.token_file) if options.token_file else None
         _claim(options.host, options.port)
-        pinned = pin.read(options.lock)
-        # The workers load from this copy, also one that replaces another later.
-        with pin.verified(pinned) as folder:
-            print(
-                f"Serving {pinned.folder} {pinned.version} at http://{options.host}:{options.port} "
-                f"({options.workers} workers, {options.engine})",
-                flush=True,
-            )
-            _serve(options, folder, pinned.version)
-    except pin.PinError as error:
+        with TemporaryDirectory(prefix="mnist-service-") as private:
+            _serve(options, token, Path(private))
+    except (pin.PinError, authorization.TokenError) as error:
         sys.exit(f"service: {error}")
 
 
@@ -65,8 +66,37 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--queue",
         type=_number(1, 65536),
-        default=128,
+        default=Limits.queue,
         help="requests that may wait in each worker; to more it answers 503",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=_number(1, 3600),
+        default=Limits.seconds,
+        help="seconds in which a request has to arrive, and as many in which to answer it",
+    )
+    parser.add_argument(
+        "--max-body", type=_number(1024, 1 << 30), default=Limits.body, help="bytes of a request"
+    )
+    parser.add_argument(
+        "--max-images", type=_number(1, 1_000_000), default=Limits.images, help="of a request"
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=_number(28 * 28, 80_000_000),
+        default=Limits.pixels,
+        help="of a picture",
+    )
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        help="file with a token, which every request but those for health has then to send as "
+        "`Authorization: Bearer`",
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="serve another artifact as soon as the lock pins it; without it, on SIGHUP only",
     )
     parser.add_argument(
         "--engine",
@@ -110,42 +140,79 @@ def _claim(host: str, port: int) -> None:
         sys.exit(f"service: {reason}; choose another --host or --port")
 
 
-def _serve(options: argparse.Namespace, folder: Path, version: str) -> None:
+def _serve(options: argparse.Namespace, token: str | None, private: Path) -> None:
+    artifacts, figures = private / "artifacts", private / "metrics"
+    artifacts.mkdir()
+    figures.mkdir()
+    watcher = Watcher(options.lock, options.engine, artifacts, options.watch)
+    print(
+        f"Serving {pin.ARTIFACT} {watcher.served.version} at http://{options.host}:{options.port} "
+        f"({options.workers} workers, {options.engine})",
+        flush=True,
+    )
     # One request is one core's work: more TensorFlow threads only get in each other's way.
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
-    with TemporaryDirectory(prefix="mnist-metrics-") as figures:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = figures  # for service.prometheus
-        Granian(
-            "service",
-            address=options.host,
-            port=options.port,
-            interface=Interfaces.RSGI,
-            workers=options.workers,
-            http=HTTPModes.http1,
-            websockets=False,
-            loop=Loops.uvloop,
-            respawn_failed_workers=True,
-            workers_kill_timeout=STOP_TIMEOUT,
-            log_level=LogLevels.error,
-        ).serve(target_loader=partial(_load, options, folder, version), wrap_loader=False)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(figures)  # for service.prometheus
+    # Now, and not in the workers: one that replaces another later has the same code, even if the
+    # files have changed meanwhile.
+    import_module("service.server")
+
+    limits = Limits(
+        body=options.max_body,
+        images=options.max_images,
+        pixels=options.max_pixels,
+        queue=options.queue,
+        seconds=options.timeout,
+    )
+    load = partial(_load, options, token, limits, artifacts)
+    granian = Granian(
+        "service",
+        address=options.host,
+        port=options.port,
+        interface=Interfaces.RSGI,
+        workers=options.workers,
+        backpressure=CONNECTIONS,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=options.timeout * 1000),
+        websockets=False,
+        loop=Loops.uvloop,
+        respawn_failed_workers=True,
+        workers_kill_timeout=STOP_TIMEOUT,
+        log_level=LogLevels.error,
+    )
+
+    def start() -> None:
+        signal.signal(signal.SIGHUP, lambda *_: watcher.wake())  # in place of granian's
+        watcher.start()
+
+    granian.on_startup(start)
+    # Each connection is an open file. macOS allows fewer than it says.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    granian.serve(target_loader=load, wrap_loader=False)
 
 
-def _load(options: argparse.Namespace, folder: Path, version: str) -> "Server":
+def _load(
+    options: argparse.Namespace, token: str | None, limits: Limits, artifacts: Path
+) -> "Server":
     # A worker that is still loading has nothing to finish: let it end at once. Until granian has
     # its own handlers in place, a forked worker has its parent's, which would ignore the signal.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
-    # In the worker: TensorFlow does not survive a fork, and metrics are one file a process.
-    from service import app
+    # Imported by now; TensorFlow, which does not survive a fork, is not before it is needed.
+    from service.model import Model
     from service.server import Server
 
-    application = app.create(folder, version, options.engine, options.log_format)
+    now = published.available(published.read(artifacts))
+    model = Model(Path(now.folder), now.version, options.engine)
+    server = Server(model, artifacts, limits, token, options.log_format)
     # What is loaded stays: the garbage collector need not look through it again and again, nor
     # look for cycles after every few requests, which make none.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000)
-    return Server(application, options.queue)
+    return server
 
 
 if __name__ == "__main__":

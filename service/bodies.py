@@ -7,8 +7,6 @@ import orjson
 from flask import request
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
-MAX_BODY = 16 << 20  # bytes
-
 
 def read() -> bytes:
     """Raises 413 where the body is larger than the application's limit, 415 if it is compressed."""

@@ -4,7 +4,7 @@ from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.routing import RequestRedirect
 
-from service import bodies
+from service import limits
 from service.answers import answer
 from service.images import ImageError
 
@@ -42,5 +42,5 @@ def _sentence(error: HTTPException) -> str:
             allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
             return f"{request.method} is not allowed at {request.path}; use {allowed}."
         case 413 if error.description == RequestEntityTooLarge.description:
-            return f"The body is too large; the most is {bodies.MAX_BODY:,} bytes."
+            return f"The body is too large; the most is {limits.current().body:,} bytes."
     return error.description or error.name

@@ -3,9 +3,10 @@
 from flask import Flask, Response
 
 from service.answers import answer
+from service.model import Model
 
 
-def init_app(app: Flask, version: str) -> None:
+def init_app(app: Flask, model: Model) -> None:
     @app.get("/healthz")
     def healthz() -> Response:
-        return answer({"status": "ok", "version": version})
+        return answer({"status": "ok", "version": model.version})

@@ -6,8 +6,6 @@ The service and the pipeline's own check look at a picture through this module, 
 import io
 import struct
 import zlib
-from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -33,13 +31,10 @@ PLUGINS = (
     WebPImagePlugin.WebPImageFile,
 )
 FORMATS = tuple(plugin.format for plugin in PLUGINS)  # no other decoder of Pillow is tried
-MAX_PIXELS = 25_000_000  # of one picture; checked before its pixels are decoded
-# How a PNG file of 28 x 28 grey pixels of 8 bits begins.
+MAX_PIXELS = 25_000_000  # of one picture, where nothing else is said
 NO_INK = "No digit was found: the picture is blank, or nothing stands out from its ground."
+# How a PNG file of 28 x 28 grey pixels of 8 bits begins.
 PLAIN = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">IIBBBBB", SIDE, SIDE, 8, 0, 0, 0, 0)
-
-
-Decoded = TypeVar("Decoded")
 
 
 class ImageError(Exception):
@@ -54,29 +49,35 @@ class NoInkError(ImageError):
     status = 422
 
 
-def decode(content: bytes) -> np.ndarray:
+def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a picture of one digit.
 
     One of MNIST's own kind, grey, light on dark and of 28 x 28, passes unchanged. Of any other the
     digit is found, cut out, scaled and centred as in MNIST.
+
+    Args:
+        max_pixels: of the picture; checked before they are decoded.
 
     Returns:
         uint8 (28, 28).
 
     Raises:
         ImageError: the bytes are no picture of one of `FORMATS`, are damaged or cut off, or hold
-            more than `MAX_PIXELS`.
+            more than `max_pixels`.
         NoInkError: there is no ink in the picture.
     """
-    grey = _grey(content)
+    grey = _grey(content, max_pixels)
     try:
         return ink.checked(grey) if ink.is_mnist(grey) else ink.image_of(grey)
     except ink.BlankError as error:
         raise NoInkError(NO_INK) from error
 
 
-def decode_many(content: bytes) -> tuple[np.ndarray, list[ink.Box]]:
+def decode_many(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarray, list[ink.Box]]:
     """Decode a picture of several digits.
+
+    Args:
+        max_pixels: as in `decode`.
 
     Returns:
         The digits from left to right, uint8 (N, 28, 28), and where each is in the picture.
@@ -85,32 +86,9 @@ def decode_many(content: bytes) -> tuple[np.ndarray, list[ink.Box]]:
         ImageError, NoInkError: as in `decode`.
     """
     try:
-        return ink.images_of(_grey(content))
+        return ink.images_of(_grey(content, max_pixels))
     except ink.BlankError as error:
         raise NoInkError(NO_INK) from error
-
-
-def decode_all(
-    decode: Callable[[bytes], Decoded], contents: Sequence[bytes], names: Sequence[str | None] = ()
-) -> list[Decoded]:
-    """Decode pictures, each with `decode` or `decode_many`.
-
-    Args:
-        names: of the pictures, for the error.
-
-    Raises:
-        ImageError: one is none, as in `decode`; the text says which of several.
-    """
-    decoded = []
-    for number, content in enumerate(contents):
-        try:
-            decoded.append(decode(content))
-        except ImageError as error:
-            if len(contents) == 1:
-                raise
-            name = f" ({names[number]})" if names else ""
-            raise type(error)(f"Image {number + 1}{name}: {error}") from error
-    return decoded
 
 
 def from_array(pixels: np.ndarray) -> np.ndarray:
@@ -132,7 +110,7 @@ def from_array(pixels: np.ndarray) -> np.ndarray:
     return np.rint(pixels).astype(np.uint8)
 
 
-def _grey(content: bytes) -> np.ndarray:
+def _grey(content: bytes, max_pixels: int) -> np.ndarray:
     """Decode a picture of any format and mode: uint8 (height, width), upright, on no transparency.
 
     Of an animation the first picture counts.
@@ -147,16 +125,16 @@ def _grey(content: bytes) -> np.ndarray:
             return image
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
+            if picture.width * picture.height > max_pixels:
                 raise ImageError(
                     f"The image has {picture.width} x {picture.height} pixels; "
-                    f"the most is {MAX_PIXELS:,} in all."
+                    f"the most is {max_pixels:,} in all."
                 )
             return _reduced(picture)
     except UnidentifiedImageError as error:
         raise ImageError(f"The file is not an image; send one of {', '.join(FORMATS)}.") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"The image has more than {MAX_PIXELS:,} pixels.") from error
+        raise ImageError(f"The image has more than {max_pixels:,} pixels.") from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
         raise ImageError(f"The image is damaged or cut off: {error}.") from error
 

@@ -17,9 +17,10 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, NotFound
 
 import service
-from service import bodies, images
+from service import bodies, images, pictures
 from service.answers import answer
-from service.recognizer import MODEL, Recognizer
+from service.model import Model
+from service.recognizer import MODEL
 
 LENGTH = "Inference-Header-Content-Length"  # of the JSON before the binary tensors
 PLACES = ("", "/versions/<version>")
@@ -36,7 +37,7 @@ METADATA = {
 }
 
 
-def init_app(app: Flask, recognizer: Recognizer, artifact: str) -> None:
+def init_app(app: Flask, served: Model) -> None:
     @app.get("/v2")
     def server_metadata() -> Response:
         return answer(
@@ -56,20 +57,20 @@ def init_app(app: Flask, recognizer: Recognizer, artifact: str) -> None:
         return answer({"ready": True})
 
     def model_metadata(model: str, version: str | None = None) -> Response:
-        _find(model, version, artifact)
-        return answer({"name": MODEL, "versions": [artifact], **METADATA})
+        _find(model, version, served.version)
+        return answer({"name": MODEL, "versions": [served.version], **METADATA})
 
     def model_ready(model: str, version: str | None = None) -> Response:
-        _find(model, version, artifact)
+        _find(model, version, served.version)
         return answer({"name": MODEL, "ready": True})
 
     def infer(model: str, version: str | None = None) -> Response:
-        _find(model, version, artifact)
+        _find(model, version, served.version)
         header, binary = _split(bodies.read())
         wanted = _wanted(header)
-        labels, probabilities = recognizer.recognize(_images(header, binary))
+        labels, probabilities = served.recognize(_images(header, binary))
         answers = {"label": labels, "probabilities": probabilities}
-        head = {"model_name": MODEL, "model_version": artifact}
+        head = {"model_name": MODEL, "model_version": served.version}
         if "id" in header:
             head["id"] = header["id"]
         return _respond(head, {name: answers[name] for name in wanted}, wanted)
@@ -148,11 +149,11 @@ def _images(header: dict[str, Any], binary: bytes) -> np.ndarray:
         contents = _from_json(tensor["data"]) if size is None else _elements(binary)
         if shape not in ([len(contents)], [len(contents), 1]) or not contents:
             raise BadRequest(f"The shape of image is {shape}, its data {len(contents)} pictures.")
-        return np.stack(images.decode_all(images.decode, contents))
+        return np.stack(pictures.decode_all(images.decode, contents))
     values = _numbers(tensor["data"]) if size is None else _values(binary, str(datatype))
     if math.prod(shape) != values.size:  # not NumPy's, which overflows
         raise BadRequest(f"The shape of image is {shape}, its data {values.size} numbers.")
-    return images.from_array(values.reshape(shape))
+    return pictures.from_array(values.reshape(shape))
 
 
 def _numbers(data: Any) -> np.ndarray:

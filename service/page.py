@@ -5,14 +5,11 @@ The page is the files in `static/` as they are; it asks `POST /recognize` like a
 
 from flask import Blueprint, Flask, Response
 
-HEADERS = {
-    # Only what this service sends itself; pictures also from the visitor's own disk (blob:).
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+# Only what this service sends itself; pictures also from the visitor's own disk (blob:).
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 def init_app(app: Flask) -> None:
@@ -24,7 +21,7 @@ def init_app(app: Flask) -> None:
 
     @page.after_request
     def protect(response: Response) -> Response:
-        response.headers.update(HEADERS)
+        response.headers["Content-Security-Policy"] = POLICY
         return response
 
     app.register_blueprint(page)

@@ -6,11 +6,9 @@ path, sorted by path. It names the artifact here too, wherever a version is show
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import yaml
 
@@ -62,30 +60,30 @@ def read(lock: Path) -> Pin:
     return Pin(lock.parent / ARTIFACT, version)
 
 
-@contextmanager
-def verified(pin: Pin) -> Iterator[Path]:
-    """Give a private copy of the pinned artifact, every byte of which was hashed on its way.
+def copy(pin: Pin, target: Path) -> None:
+    """Copy the pinned artifact to a new folder, every byte of which was hashed on its way.
 
     Between check and use nobody can change a copy in a folder of one's own.
 
     Raises:
-        PinError: the artifact is not there, or its bytes are not the pinned ones.
+        PinError: the artifact is not there, or its bytes are not the pinned ones; there is no
+            copy then.
     """
-    with TemporaryDirectory(prefix="mnist-model-") as private:
-        copy = Path(private)
-        try:
-            found, count = _copy(pin.folder, copy)
-        except OSError as error:
-            raise PinError(
-                f"{pin.folder} cannot be read ({error.strerror}), expected the artifact "
-                f"{pin.version}; {REMEDY}"
-            ) from error
-        if found != pin.version:
-            raise PinError(
-                f"{pin.folder} is not the pinned artifact: expected {pin.version}, found {found} "
-                f"({count} files); {REMEDY}"
-            )
-        yield copy
+    try:
+        target.mkdir()
+        found, count = _copy(pin.folder, target)
+    except OSError as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise PinError(
+            f"{pin.folder} cannot be copied ({error.strerror}), expected the artifact "
+            f"{pin.version}; {REMEDY}"
+        ) from error
+    if found != pin.version:
+        shutil.rmtree(target)
+        raise PinError(
+            f"{pin.folder} is not the pinned artifact: expected {pin.version}, found {found} "
+            f"({count} files); {REMEDY}"
+        )
 
 
 def directory_hash(files: dict[str, str]) -> str:

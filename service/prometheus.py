@@ -22,7 +22,6 @@ from prometheus_client import (
 )
 
 from service import log
-from service.recognizer import Recognizer
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # Anybody can make up others, and each would be a series for ever.
@@ -41,6 +40,7 @@ IN_FLIGHT = Gauge(
     multiprocess_mode="livesum",
 )
 IMAGES = Counter("mnist_images_total", "Images recognised.", ["label"])
+IMAGES_OF = [IMAGES.labels(label) for label in range(10)]
 CONFIDENCE = Histogram(
     "mnist_confidence_ratio",
     "Probability of the label that was answered: lower than usual means unusual pictures.",
@@ -52,31 +52,29 @@ BATCH = Histogram(
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024),
 )
 MODEL = Gauge(
-    "mnist_model_info", "The artifact that is served.", ["version"], multiprocess_mode="max"
+    "mnist_model_info",
+    "1 for the artifact that is served, 0 for one that was.",
+    ["version"],
+    multiprocess_mode="livemax",
+)
+REFUSED = Gauge(
+    "mnist_model_refused",
+    "1 while dvc.lock pins an artifact that cannot be served, and an older one is instead.",
+    multiprocess_mode="livemax",
 )
 
 
-class Observed:
-    """A recognizer whose answers are counted."""
-
-    def __init__(self, recognizer: Recognizer) -> None:
-        self._recognizer = recognizer
-        self._images = [IMAGES.labels(label) for label in range(10)]
-
-    def recognize(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        labels, probabilities = self._recognizer.recognize(images)
-        for label in labels.tolist():
-            self._images[label].inc()
-        for confidence in probabilities.max(1).tolist():
-            CONFIDENCE.observe(confidence)
-        BATCH.observe(len(labels))
-        request.environ[log.IMAGES] = len(labels)
-        return labels, probabilities
+def observe(labels: np.ndarray, probabilities: np.ndarray) -> None:
+    """Count what was recognised for the request."""
+    for label in labels.tolist():
+        IMAGES_OF[label].inc()
+    for confidence in probabilities.max(1).tolist():
+        CONFIDENCE.observe(confidence)
+    BATCH.observe(len(labels))
+    request.environ[log.IMAGES] = len(labels)
 
 
-def init_app(app: Flask, version: str) -> None:
-    MODEL.labels(version).set(1)
-
+def init_app(app: Flask) -> None:
     @app.get("/metrics")
     def metrics() -> Response:
         return Response(generate_latest(_registry()), content_type=CONTENT_TYPE_LATEST)

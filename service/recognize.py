@@ -11,24 +11,25 @@ from flask import Flask, Response, request
 from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
 from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
 
-from service import bodies, images
+from service import bodies, images, limits, pictures
 from service.answers import answer
 from service.ink import Box
-from service.recognizer import Recognizer
+from service.model import Model
 
-MAX_PICTURES = 1000  # of one request
 RAW_TYPES = {f"image/{name.lower()}" for name in images.FORMATS}
 
 
-def init_app(app: Flask, recognizer: Recognizer) -> None:
+def init_app(app: Flask, model: Model) -> None:
     @app.post("/recognize")
     def recognize() -> Response:
         many = _choice("digits", "one", "many") == "many"
         probabilities_wanted = _choice("probabilities", "false", "true") == "true"
         seen_wanted = _choice("seen", "false", "true") == "true"
         names, contents = _pictures()
-        found = images.decode_all(images.decode_many if many else _decode_one, contents, names)
-        labels, probabilities = recognizer.recognize(np.concatenate([seen for seen, _ in found]))
+        found = pictures.decode_all(images.decode_many if many else _decode_one, contents, names)
+        digits = np.concatenate([seen for seen, _ in found])
+        limits.check_images(len(digits))
+        labels, probabilities = model.recognize(digits)
         results, end = [], 0
         for name, (seen, boxes) in zip(names, found, strict=True):
             start, end = end, end + len(seen)
@@ -43,8 +44,8 @@ def init_app(app: Flask, recognizer: Recognizer) -> None:
         return answer(results[0] if len(results) == 1 else {"results": results})
 
 
-def _decode_one(content: bytes) -> tuple[np.ndarray, list[Box]]:
-    return images.decode(content)[np.newaxis], []
+def _decode_one(content: bytes, max_pixels: int) -> tuple[np.ndarray, list[Box]]:
+    return images.decode(content, max_pixels)[np.newaxis], []
 
 
 def _choice(name: str, default: str, other: str) -> str:
@@ -72,9 +73,10 @@ def _files() -> tuple[list[str | None], list[bytes]]:
     """The files in the fields named image. Flask's own parser takes several times as long."""
     content = bodies.read()
     names, contents = [], []
+    most = limits.current().images
     boundary = request.mimetype_params.get("boundary", "")
     try:
-        with PushMultipartParser(boundary, len(content), max_segment_count=MAX_PICTURES) as parser:
+        with PushMultipartParser(boundary, len(content), max_segment_count=most) as parser:
             for event in parser.parse(content):
                 if isinstance(event, MultipartSegment):
                     part, data = event, bytearray()
@@ -85,7 +87,7 @@ def _files() -> tuple[list[str | None], list[bytes]]:
                     contents.append(bytes(data))
     except ParserLimitReached as error:
         raise RequestEntityTooLarge(
-            f"The form has more than {MAX_PICTURES:,} parts, or one with too many headers."
+            f"The form has more than {most:,} parts, or one with too many headers."
         ) from error
     except MultipartError as error:
         raise BadRequest(f"The form is damaged or cut off: {error.args[0]}.") from error

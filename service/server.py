@@ -9,14 +9,18 @@ import asyncio
 import sys
 from functools import lru_cache
 from io import BytesIO
+from pathlib import Path
 from time import perf_counter
 from wsgiref.types import WSGIEnvironment
 
-from flask import Flask
 from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope
+from werkzeug.exceptions import RequestTimeout, ServiceUnavailable
 
-from service import bodies, log, prometheus, queue
+from service import app, authorization, log, prometheus
+from service.limits import REFUSAL, Limits
+from service.model import Model
 
+RETRY_AFTER = 1  # seconds; a full queue is worked off in less
 BASE: WSGIEnvironment = {
     "SCRIPT_NAME": "",
     "wsgi.version": (1, 0),
@@ -30,16 +34,28 @@ BASE: WSGIEnvironment = {
 class Server:
     """A worker's application in granian's own interface, RSGI."""
 
-    def __init__(self, application: Flask, queue: int) -> None:
-        """`queue` is how many requests may wait for their turn."""
-        self._application = application
-        self._queue = queue
+    def __init__(
+        self, model: Model, private: Path, limits: Limits, token: str | None, log_format: str
+    ) -> None:
+        """The application over a model, which follows what is published in `private`.
+
+        The rest is as for `app.create`.
+        """
+        self._application = app.create(model, limits, token, log_format)
+        self._model = model
+        self._private = private
+        self._limits = limits
+        self._token = token
         self._waiting = 0
+
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Called by granian before the first request."""
+        self._following = loop.create_task(self._model.follow(self._private))
 
     async def __rsgi__(self, scope: Scope, proto: HTTPProtocol) -> None:
         prometheus.IN_FLIGHT.inc()
         try:
-            environ = _environ(scope, await _read(scope, proto))
+            environ = await self._receive(scope, proto)
             # Only what costs work has to wait: health and metrics answer under any load.
             if scope.method == "POST":
                 await self._wait(environ)
@@ -50,9 +66,26 @@ class Server:
         finally:
             prometheus.IN_FLIGHT.dec()
 
+    async def _receive(self, scope: Scope, proto: HTTPProtocol) -> WSGIEnvironment:
+        body, refusal = (b"", 0), None
+        header = scope.headers.get("authorization")
+        if authorization.allows(self._token, scope.path, header):  # else no byte of it is read
+            try:
+                body = await _read(scope, proto, self._limits)
+            except TimeoutError:
+                refusal = RequestTimeout(
+                    f"The body was not here after {self._limits.seconds} seconds; send it faster."
+                )
+        environ = _environ(scope, body)
+        if refusal:
+            environ[REFUSAL] = refusal
+        return environ
+
     async def _wait(self, environ: WSGIEnvironment) -> None:
-        if self._waiting >= self._queue:
-            environ[queue.REFUSED] = True
+        if self._waiting >= self._limits.queue:
+            environ[REFUSAL] = ServiceUnavailable(
+                "Too many requests are waiting; try again in a second.", retry_after=RETRY_AFTER
+            )
             return
         self._waiting += 1
         await asyncio.sleep(0)  # behind those that came before; those that came since line up
@@ -73,22 +106,29 @@ class Server:
         return *started[-1], content
 
 
-async def _read(scope: Scope, proto: HTTPProtocol) -> tuple[bytes, int]:
+async def _read(scope: Scope, proto: HTTPProtocol, limits: Limits) -> tuple[bytes, int]:
     """The body and its length; no byte of a body that is declared to be over the limit.
 
     Of one that turns out to be over it, what was read so far: the application refuses by length.
+
+    Raises:
+        TimeoutError: it took too long to arrive.
     """
     declared = scope.headers.get("content-length")
     if declared is not None:
         length = int(declared)  # granian lets nothing else through
-        return (await proto() if 0 < length <= bodies.MAX_BODY else b""), length
+        if not 0 < length <= limits.body:
+            return b"", length
+        async with asyncio.timeout(limits.seconds):
+            return await proto(), length
     if scope.headers.get("transfer-encoding") is None:
         return b"", 0
     body = bytearray()
-    async for chunk in proto:
-        body += chunk
-        if len(body) > bodies.MAX_BODY:
-            break
+    async with asyncio.timeout(limits.seconds):
+        async for chunk in proto:
+            body += chunk
+            if len(body) > limits.body:
+                break
     return bytes(body), len(body)
 
 

@@ -14,9 +14,11 @@ from flask import Flask, Response
 from werkzeug.exceptions import BadRequest, NotFound
 from werkzeug.routing import BaseConverter
 
-from service import bodies, images
+from service import bodies, images, pictures
 from service.answers import answer
-from service.recognizer import MODEL, SIGNATURE, Recognizer
+from service.model import Model
+from service.published import State
+from service.recognizer import MODEL, SIGNATURE
 
 INPUTS = {SIGNATURE: "image", "recognize_png": "png_bytes"}
 PLACES = ("", "/versions/<int:number>", "/labels/<part:label>")
@@ -28,26 +30,25 @@ class Part(BaseConverter):
     regex = "[^/:]+"
 
 
-def init_app(app: Flask, recognizer: Recognizer, version: str) -> None:
+def init_app(app: Flask, served: Model) -> None:
     app.url_map.converters["part"] = Part
-    served = number_of(version)
 
     def status(model: str, number: int | None = None, label: str | None = None) -> Response:
         _refuse_label(label)
         if model != MODEL:
             raise NotFound(f"Could not find any versions of model {model}")
-        if number not in (None, served):
+        states = {number_of(state.version): state for state in served.states if state.version}
+        if number is not None and number not in states:
             raise NotFound(f"Could not find version {number} of model {model}")
-        fine = {"error_code": "OK", "error_message": ""}
-        state = {"version": str(served), "state": "AVAILABLE", "status": fine}
-        return answer({"model_version_status": [state]})
+        told = [_told(of, state) for of, state in states.items() if number in (None, of)]
+        return answer({"model_version_status": told})
 
     def metadata(model: str, number: int | None = None, label: str | None = None) -> Response:
-        _find(model, number, label, served)
+        version = _find(model, number, label, served)
         signatures = {name: _signature(name, place) for place, name in enumerate(sorted(INPUTS))}
         return answer(
             {
-                "model_spec": {"name": MODEL, "signature_name": "", "version": str(served)},
+                "model_spec": {"name": MODEL, "signature_name": "", "version": str(version)},
                 "metadata": {"signature_def": {"signature_def": signatures}},
             }
         )
@@ -56,7 +57,7 @@ def init_app(app: Flask, recognizer: Recognizer, version: str) -> None:
         _find(model, number, label, served)
         body = bodies.parse_object(bodies.read())
         pictures = _pictures(body)
-        labels, probabilities = recognizer.recognize(pictures)
+        labels, probabilities = served.recognize(pictures)
         if "inputs" in body:
             return answer({"outputs": {"label": labels, "probabilities": probabilities}})
         rows = zip(labels.tolist(), probabilities, strict=True)
@@ -86,11 +87,22 @@ def number_of(version: str) -> int:
     return int(version[:12], 16)
 
 
-def _find(model: str, number: int | None, label: str | None, served: int) -> None:
+def _find(model: str, number: int | None, label: str | None, served: Model) -> int:
+    """The version that answers, if it is the one that is asked for."""
     _refuse_label(label)
-    if model != MODEL or number not in (None, served):
+    version = number_of(served.version)
+    if model != MODEL or number not in (None, version):
         which = f"Latest({model})" if number is None else f"Specific({model}, {number})"
         raise NotFound(f"Servable not found for request: {which}")
+    return version
+
+
+def _told(number: int, state: State) -> dict[str, Any]:
+    fine = {
+        "error_code": "FAILED_PRECONDITION" if state.error else "OK",
+        "error_message": state.error,
+    }
+    return {"version": str(number), "state": state.state, "status": fine}
 
 
 def _refuse_label(label: str | None) -> None:
@@ -160,7 +172,7 @@ def _arrays(values: list[Any]) -> np.ndarray:
         raise BadRequest("The lists of image are not all as long as each other.") from error
     if array.dtype.kind not in "iuf" or (array != np.rint(array)).any():
         raise BadRequest("A value of image is not of expected type: uint8")
-    return images.from_array(array)
+    return pictures.from_array(array)
 
 
 def _decoded(values: list[Any]) -> np.ndarray:
@@ -172,7 +184,7 @@ def _decoded(values: list[Any]) -> np.ndarray:
             contents.append(bodies.from_base64(value["b64"]))
         else:
             raise BadRequest(f'Value {place} of png_bytes is not of the form {{"b64": "..."}}.')
-    return np.stack(images.decode_all(images.decode, contents))
+    return np.stack(pictures.decode_all(images.decode, contents))
 
 
 def _signature(name: str, place: int) -> dict[str, Any]:

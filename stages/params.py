@@ -114,6 +114,10 @@ class Evaluate(Section):
     rejected_labels: list[Annotated[int, Field(ge=0)]]
 
 
+class Pictures(Section):
+    images: Count
+
+
 class MinAccuracy(Section):
     cnn: Accuracy
     mlp: Accuracy
@@ -128,6 +132,7 @@ class Params(Section):
     network: Network
     train: Train
     evaluate: Evaluate
+    pictures: Pictures
     export: Export
 
     @property

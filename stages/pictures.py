@@ -2,9 +2,9 @@
 
     dvc repro pictures
 
-Reads `data/network/`, `data/idx/` and `data.classes` in params.yaml; writes `data/pictures/`:
-metrics.json (accuracy on the first 1,000 test images in each variation, as PNG files and in the
-form that the service gets them), accuracy.csv to plot, and examples.png: each variation as it is
+Reads `data/network/`, `data/idx/` and `pictures` in params.yaml; writes `data/pictures/`:
+metrics.json (accuracy on the first test images in each variation, as PNG files and in the form
+that the service gets them), accuracy.csv to plot, and examples.png: each variation as it is
 sent, and below it what the network sees.
 
 The code of `service.ink` was tuned on variations like those of `TUNED`, made of validation
@@ -24,10 +24,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from service import images
-from stages import idx, metrics, network
+from stages import idx, metrics, network, params
 from stages.stage import run, whole_folder
 
-COUNT = 1000  # test images
 SEED = 0
 TILE = 128  # screen pixels of an example
 
@@ -269,7 +268,8 @@ def examples(sent: dict[str, bytes]) -> Picture:
 
 
 def main() -> None:
-    pictures, labels = (part[:COUNT] for part in idx.load(Path("data/idx"), "testing"))
+    count = params.load().pictures.images
+    pictures, labels = (part[:count] for part in idx.load(Path("data/idx"), "testing"))
     probabilities = partial(network.probabilities, network.load(Path("data/network")))
     plain = metrics.accuracy(probabilities(pictures), labels)
     figures: dict[str, dict[str, float]] = {"plain": {"PNG": plain}, "tuned": {}, "held_out": {}}
@@ -278,7 +278,7 @@ def main() -> None:
         for name, variation in variations.items():
             sent = files(pictures, variation)
             figures[group][name] = accuracy(probabilities, sent, labels)
-            shown[name] = sent[len(shown)]
+            shown[name] = sent[len(shown) % len(sent)]
     with whole_folder(Path("data/pictures")) as folder:
         (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
         with (folder / "accuracy.csv").open("w", newline="") as stream:

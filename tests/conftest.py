@@ -93,6 +93,7 @@ def slice_params(params: Params) -> None:
     params["train"].update(epochs=3, validation=200)
     params["train"]["cnn"].update(batch_size=50, averaging=0.95)
     params["evaluate"]["rejected_labels"] = [3, 5]
+    params["pictures"]["images"] = 20
     params["export"]["min_accuracy"] = {"cnn": 0.85, "mlp": 0.5}
 
 

@@ -62,7 +62,7 @@ DAMAGE = {
     ),
     "no artifact": (
         lambda folder: shutil.rmtree(folder / ARTIFACT),
-        "data/model cannot be read (No such file or directory), expected the artifact",
+        "data/model cannot be copied (No such file or directory), expected the artifact",
     ),
     "no lock": (lambda folder: (folder / "dvc.lock").unlink(), "dvc.lock does not exist"),
     "a broken lock": (

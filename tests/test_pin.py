@@ -24,11 +24,9 @@ def contents(folder):
     }
 
 
-def test_the_verified_copy_holds_the_pinned_bytes_and_is_gone_afterwards(pinned):
-    with pin.verified(pinned) as copy:
-        assert copy != pinned.folder
-        assert contents(copy) == contents(pinned.folder)
-    assert not copy.exists()
+def test_the_copy_holds_the_pinned_bytes(pinned, tmp_path):
+    pin.copy(pinned, tmp_path / "copy")
+    assert contents(tmp_path / "copy") == contents(pinned.folder)
 
 
 def test_our_hash_of_a_directory_is_dvc_s_own(scratch):
@@ -62,30 +60,36 @@ def rename_a_file(folder):
 
 
 @pytest.mark.parametrize("damage", [change_a_byte, remove_a_file, add_a_file, rename_a_file])
-def test_any_other_bytes_are_refused(pinned, damage):
+def test_any_other_bytes_are_refused(pinned, tmp_path, damage):
     damage(pinned.folder)
-    with pytest.raises(pin.PinError) as error, pin.verified(pinned):
-        pass
+    with pytest.raises(pin.PinError) as error:
+        pin.copy(pinned, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
     sentence = str(error.value)
     assert f"expected {pinned.version}, found " in sentence
     assert "dvc checkout --force data/model" in sentence
     assert "\n" not in sentence
 
 
-def test_a_missing_artifact_is_refused(pinned):
+def test_an_empty_folder_is_refused(pinned, tmp_path):
     shutil.rmtree(pinned.folder)
-    with (
-        pytest.raises(pin.PinError, match=r"cannot be read .No such file.*dvc repro"),
-        pin.verified(pinned),
-    ):
-        pass
+    pinned.folder.mkdir()
+    with pytest.raises(pin.PinError, match=r"\(0 files\); run `dvc repro`"):
+        pin.copy(pinned, tmp_path / "copy")
 
 
-def test_a_file_in_the_artifact_s_place_is_refused(pinned):
+def test_a_missing_artifact_is_refused(pinned, tmp_path):
+    shutil.rmtree(pinned.folder)
+    with pytest.raises(pin.PinError, match=r"cannot be copied .No such file.*dvc repro"):
+        pin.copy(pinned, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_file_in_the_artifact_s_place_is_refused(pinned, tmp_path):
     shutil.rmtree(pinned.folder)
     pinned.folder.write_text("model")
-    with pytest.raises(pin.PinError, match="not a directory"), pin.verified(pinned):
-        pass
+    with pytest.raises(pin.PinError, match="not a directory"):
+        pin.copy(pinned, tmp_path / "copy")
 
 
 ENTRY = "path: data/model, hash: md5, md5: "

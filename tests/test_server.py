@@ -1,6 +1,7 @@
 """Many clients at once, slow ones and rude ones."""
 
 import json
+import resource
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
@@ -70,7 +71,9 @@ def test_slow_clients_hold_up_nobody(narrow, png_files):
         f"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
         f"Connection: close\r\nContent-Length: {len(content)}\r\n\r\n"
     ).encode()
-    slow = [socket.create_connection(address(narrow), timeout=60) for _ in range(200)]
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    slow = [socket.create_connection(address(narrow), timeout=60) for _ in range(1500)]
     try:
         for client in slow:
             client.sendall(head + content[:20])

@@ -9,7 +9,7 @@ import requests
 from PIL import Image
 
 from service import images
-from service.bodies import MAX_BODY
+from service.limits import Limits
 
 
 def recognize(server, query="", **options):
@@ -132,11 +132,11 @@ BAD = {
     ),
     "a bomb": ({"files": field(big_png())}, 400, "6000 x 6000 pixels"),
     "one bad of three": ({"files": field(GOOD, b"", GOOD)}, 400, "Image 2 (1.png): The image is"),
-    "a body over the limit": ({"data": bytes(MAX_BODY + 1), **RAW}, 413, "too large"),
-    "a chunked one": ({"data": iter([bytes(MAX_BODY), b"x"]), **RAW}, 413, "too large"),
+    "a body over the limit": ({"data": bytes(Limits.body + 1), **RAW}, 413, "too large"),
+    "a chunked one": ({"data": iter([bytes(Limits.body), b"x"]), **RAW}, 413, "too large"),
     "a chunked form": (
         {
-            "data": iter([PART, bytes(MAX_BODY)]),
+            "data": iter([PART, bytes(Limits.body)]),
             "headers": {"Content-Type": "multipart/form-data; boundary=x"},
         },
         413,

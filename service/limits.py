@@ -1,0 +1,44 @@
+"""How much one request may ask for. Each limit is an option of `python -m service`."""
+
+from dataclasses import dataclass
+
+from flask import current_app, request
+from werkzeug.exceptions import RequestEntityTooLarge, ServiceUnavailable
+
+from service import log
+from service.images import MAX_PIXELS
+
+CONFIG = "LIMITS"  # where an application has its limits
+# In the environ of a request that the server, before any application, found to be over one: the
+# HTTPException to answer with.
+REFUSAL = "service.refusal"
+
+
+@dataclass(frozen=True)
+class Limits:
+    body: int = 16 << 20  # bytes of a request
+    images: int = 1000  # of a request
+    pixels: int = MAX_PIXELS  # of a picture; checked before they are decoded
+    queue: int = 128  # requests that wait for their turn in one worker
+    seconds: int = 30  # to receive a request, and as many again to answer it
+
+
+def current() -> Limits:
+    """Those of the application that answers."""
+    return current_app.config[CONFIG]
+
+
+def check_images(count: int) -> None:
+    """Raises 413 for more images than one request may have."""
+    most = current().images
+    if count > most:
+        raise RequestEntityTooLarge(f"The request has {count:,} images; the most is {most:,}.")
+
+
+def check_time() -> None:
+    """Raises 503 where a request has taken all its time already."""
+    seconds = current().seconds
+    if log.seconds(request) > seconds:
+        raise ServiceUnavailable(
+            f"The request took longer than {seconds} seconds; send fewer or smaller pictures."
+        )

@@ -1,0 +1,46 @@
+"""The pictures of a request, within its limits, to images."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from service import images, limits
+from service.images import ImageError
+
+Decoded = TypeVar("Decoded")
+
+
+def decode_all(
+    decode: Callable[[bytes, int], Decoded],
+    contents: Sequence[bytes],
+    names: Sequence[str | None] = (),
+) -> list[Decoded]:
+    """Decode pictures, each with `images.decode` or `images.decode_many`.
+
+    Args:
+        names: of the pictures, for the error.
+
+    Raises:
+        ImageError: one is none, as in `images.decode`; the text says which of several.
+        HTTPException: 413 for too many, 503 if they take too long.
+    """
+    limits.check_images(len(contents))
+    most = limits.current().pixels
+    decoded = []
+    for number, content in enumerate(contents):
+        limits.check_time()
+        try:
+            decoded.append(decode(content, most))
+        except ImageError as error:
+            if len(contents) == 1:
+                raise
+            name = f" ({names[number]})" if names else ""
+            raise type(error)(f"Image {number + 1}{name}: {error}") from error
+    return decoded
+
+
+def from_array(pixels: np.ndarray) -> np.ndarray:
+    """As `images.from_array`; raises 413 for too many."""
+    limits.check_images(len(pixels))
+    return images.from_array(pixels)

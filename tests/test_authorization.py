@@ -1,0 +1,110 @@
+"""Who may ask, and what an answer tells of the service."""
+
+import secrets
+import socket
+import subprocess
+import sys
+
+import pytest
+import requests
+
+from tests.conftest import ENVIRONMENT, running_server
+
+TOKEN = secrets.token_hex()
+HEALTH = ["/healthz", "/v2/health/live", "/v2/health/ready"]
+REST = ["/", "/recognize", "/metrics", "/openapi.json", "/docs/", "/v1/models/mnist", "/v2", "/no"]
+
+
+@pytest.fixture(scope="module")
+def guarded(repository, tmp_path_factory):
+    file = tmp_path_factory.mktemp("secret") / "token"
+    file.write_text(f"{TOKEN}\n")
+    with running_server(repository.path, "--workers=1", f"--token-file={file}") as started:
+        yield started
+
+
+def get(server, path, header=None):
+    headers = {"Authorization": header} if header else {}
+    return requests.get(f"{server.url}{path}", headers=headers, timeout=30)
+
+
+@pytest.mark.parametrize("path", HEALTH)
+def test_health_is_for_everybody(guarded, path):
+    assert get(guarded, path).status_code == 200
+
+
+@pytest.mark.parametrize("path", REST)
+@pytest.mark.parametrize(
+    "header",
+    [None, TOKEN, f"Basic {TOKEN}", "Bearer", "Bearer ", f"Bearer {TOKEN}0", "Bearer \xfc"],
+)
+def test_nothing_else_is_without_the_token(guarded, path, header):
+    answer = get(guarded, path, header)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.json() == {
+        "error": "This service asks for a token; send it in the header "
+        "Authorization: Bearer <token>."
+    }
+
+
+@pytest.mark.parametrize("header", [f"Bearer {TOKEN}", f"bearer  {TOKEN}"])
+def test_with_the_token_all_is_answered(guarded, png_files, header):
+    answer = requests.post(
+        f"{guarded.url}/recognize",
+        files={"image": png_files[0].read_bytes()},
+        headers={"Authorization": header},
+        timeout=30,
+    )
+    assert answer.status_code == 200
+    assert get(guarded, "/metrics", header).status_code == 200
+
+
+def test_the_body_of_a_stranger_is_not_waited_for(guarded):
+    host, _, port = guarded.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        client.sendall(b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\nx")
+        assert client.recv(4096).startswith(b"HTTP/1.1 401 Unauthorized\r\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "cannot be read (No such file or directory)"),
+        (b"", "does not hold one word; make one with `openssl rand -hex 32`"),
+        (b"two words", "does not hold one word"),
+        (b"two\nlines", "does not hold one word"),
+        (b"\xff", "holds other characters than ASCII"),
+    ],
+)
+def test_a_file_without_a_token_is_refused(repository, tmp_path, content, reason):
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, "-m", "service", f"--token-file={file}"],
+        cwd=repository.path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("service: the token file ")
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/docs/", "/metrics", "/no", "/recognize"])
+def test_every_answer_is_protected_and_names_no_software(server, path):
+    answer = get(server, path)
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Referrer-Policy"] == "no-referrer"
+    assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
+    assert answer.headers["Server"] == "mnist"
+
+
+def test_the_address_of_the_request_is_not_repeated(server):
+    answer = requests.get(f"{server.url}/docs/", headers={"Host": "elsewhere.example"}, timeout=30)
+    assert "elsewhere" not in answer.text
