@@ -242,7 +242,8 @@ def test_a_damaged_object_that_the_pull_lets_through_is_refused_by_the_service(
 
 
 def test_a_version_is_had_by_its_tag(scratch, tmp_path, version):
-    add_remote(scratch, str(tmp_path / "storage"))
+    storage = tmp_path / "storage"
+    add_remote(scratch, str(storage))
     scratch.run("dvc", "push", MODEL)
     scratch.run("git", "tag", "--annotate", "--message=The first", "mnist@v1.0.0")
     lock = scratch.path / "dvc.lock"
@@ -250,8 +251,13 @@ def test_a_version_is_had_by_its_tag(scratch, tmp_path, version):
     scratch.run("git", "commit", "--quiet", "--all", "--message=Another model")
 
     other = clone(scratch, tmp_path / "other", "--branch=mnist@v1.0.0")
-    get = ["dvc", "artifacts", "get", str(scratch.path), "mnist", f"--out={MODEL}"]
+    url = f"file://{scratch.path}"  # by its path, DVC would take what is in its cache
+    get = ["dvc", "artifacts", "get", url, "mnist", f"--out={MODEL}", "--force"]
     said = other.run(*get, "--rev=v2.0.0", status=1)
     assert "Unable to find artifact 'mnist @ v2.0.0'" in said
     other.run(*get, "--rev=v1.0.0")
     assert_pinned(other, version)
+
+    damage(storage, scratch.path / MODEL)
+    other.run(*get, "--rev=v1.0.0")  # DVC verifies a pull, but not this
+    assert f"{MODEL} is not the pinned artifact: expected {version}, found" in refusal(other)
