@@ -1,12 +1,12 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help repro serve test bench lint lock
+.PHONY: help repro serve test bench lint audit licences lock
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 help: ## Print this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 repro: $(BIN)/locked ## Make the model: download, train, evaluate, export (dvc repro)
 	dvc repro
@@ -24,6 +24,12 @@ lint: $(BIN)/locked ## Check style and types
 	ruff check
 	ruff format --check
 	mypy
+
+audit: $(BIN)/locked ## Look for known vulnerabilities in what requirements.txt locks
+	python -m tests.audit
+
+licences: $(BIN)/locked ## List the licences of what is locked; fail on one that is not allowed
+	pip-licenses --with-system --packages $$(sed -n 's/^\([^ =]*\)==.*/\1/p' requirements.txt)
 
 lock: $(BIN)/locked ## Compile requirements.txt afresh from pyproject.toml
 	uv pip compile pyproject.toml --universal --generate-hashes --no-header --quiet --upgrade \

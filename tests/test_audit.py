@@ -1,0 +1,98 @@
+"""`make audit` against a source of advisories on this machine: never a silent pass."""
+
+import json
+import subprocess
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+
+from tests import audit
+from tests.conftest import ENVIRONMENT, PROJECT
+
+HASH = f"--hash=sha256:{'0' * 64}"
+FINDING = {
+    "id": "PYSEC-0000-1",
+    "affected": [
+        {
+            "package": {"name": "careless", "ecosystem": "PyPI"},
+            "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "1.1"}]}],
+        }
+    ],
+}
+
+
+class Source(HTTPServer):
+    """An OSV service that knows of one package."""
+
+    status = 200
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: Source
+
+    def do_POST(self):
+        query = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        answer = {"vulns": [FINDING]} if query["package"]["name"] == "careless" else {}
+        self.send_response(self.server.status)
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def source():
+    with Source(("127.0.0.1", 0), Answer) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def run_audit(folder, port, *packages):
+    (folder / "requirements.txt").write_text("\n".join(f"{name} {HASH}" for name in packages))
+    url = f"http://127.0.0.1:{port}/v1/query"
+    return subprocess.run(
+        [sys.executable, "-m", "tests.audit", "--vulnerability-service=osv", f"--osv-url={url}"],
+        cwd=folder,
+        env={**ENVIRONMENT, "PYTHONPATH": str(PROJECT), "NO_PROXY": "127.0.0.1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_known_vulnerability_fails_and_is_named(source, tmp_path):
+    done = run_audit(tmp_path, source.server_port, "careful==2.0", "careless==1.0")
+    assert done.returncode == audit.FOUND
+    assert done.stdout == "audit: careless 1.0: PYSEC-0000-1, fixed in 1.1\n"
+
+
+def test_nothing_known_passes(source, tmp_path):
+    done = run_audit(tmp_path, source.server_port, "careful==2.0", "cautious==3.0")
+    assert done.returncode == 0
+    assert done.stdout == "audit: nothing is known of any of 2 packages\n"
+
+
+def test_a_source_that_fails_is_no_pass(source, tmp_path):
+    source.status = 503
+    done = run_audit(tmp_path, source.server_port, "careful==2.0")
+    assert done.returncode == audit.UNCHECKED
+    assert done.stdout.startswith("audit: NOT CHECKED: ")
+
+
+def test_a_source_that_is_not_reached_is_no_pass(source, tmp_path):
+    source.server_close()
+    done = run_audit(tmp_path, source.server_port, "careful==2.0")
+    assert done.returncode == audit.UNCHECKED
+    assert "Connection refused" in done.stdout
+
+
+def test_a_package_that_the_source_does_not_know_is_no_pass():
+    packages = [{"name": "careful", "version": "2.0", "vulns": []}]
+    unknown = {"name": "private", "skip_reason": "private is not found"}
+    lines, status = audit.report([*packages, unknown])
+    assert status == audit.UNCHECKED
+    assert lines == ["audit: NOT CHECKED: 1 of 2 packages; of the first: private is not found"]
