@@ -4,9 +4,11 @@ The service and the pipeline's own check look at a picture through this module, 
 """
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TypeVar
 
 import cv2
@@ -33,8 +35,13 @@ PLUGINS = (
     WebPImagePlugin.WebPImageFile,
 )
 FORMATS = tuple(plugin.format for plugin in PLUGINS)  # no other decoder of Pillow is tried
+MAX_PICTURES = 1000  # of one request
 MAX_PIXELS = 25_000_000  # of one picture; checked before its pixels are decoded
 NO_INK = "No digit was found: the picture is blank, or nothing stands out from its ground."
+# Of a JPEG file: a photograph has some dozens, and 256 more where its notes are long. Each costs
+# time: up to that of decoding the whole picture once more, or of copying all notes so far.
+MAX_SEGMENTS = 500
+SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # also in the data of one, now and then
 # How a PNG file of 28 x 28 grey pixels of 8 bits begins, and how any ends.
 PLAIN = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">IIBBBBB", SIDE, SIDE, 8, 0, 0, 0, 0)
 END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -99,8 +106,11 @@ def decode_all(
         names: of the pictures, for the error.
 
     Raises:
-        ImageError: one is none, as in `decode`; the text says which of several.
+        ImageError: one is none, as in `decode`; the text says which of several. Or there are more
+            than `MAX_PICTURES`.
     """
+    if len(contents) > MAX_PICTURES:
+        raise ImageError(f"There are {len(contents):,} pictures; the most is {MAX_PICTURES:,}.")
     decoded = []
     for number, content in enumerate(contents):
         try:
@@ -144,6 +154,10 @@ def _grey(content: bytes) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         if image is not None and image.shape == (SIDE, SIDE):
             return image
+    if content.startswith(b"\xff\xd8"):
+        segments = islice(SEGMENT.finditer(content), MAX_SEGMENTS + 1)
+        if sum(1 for _ in segments) > MAX_SEGMENTS:
+            raise ImageError(f"The JPEG file has more than {MAX_SEGMENTS} segments.")
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:

@@ -13,10 +13,10 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 
 from service import bodies, images
 from service.answers import answer
+from service.images import MAX_PICTURES
 from service.ink import Box
 from service.recognizer import Recognizer
 
-MAX_PICTURES = 1000  # of one request
 RAW_TYPES = {f"image/{name.lower()}" for name in images.FORMATS}
 
 
