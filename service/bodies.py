@@ -3,9 +3,14 @@
 import binascii
 from typing import Any
 
+import numpy as np
 import orjson
 from flask import request
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+
+from service import limits
+
+LISTS = 30  # of an image in JSON: one for each row, and two around
 
 
 def read() -> bytes:
@@ -21,7 +26,11 @@ def read() -> bytes:
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """Raises 400 unless the content is a JSON object."""
+    """Raises 400 unless the content is a JSON object; 413 where it cannot be one of images."""
+    most = LISTS * (limits.current().images + 100)
+    # Nothing but lists would take 36 times the length of the body in memory.
+    if content.count(b"[") + content.count(b"{") > most:
+        raise RequestEntityTooLarge(f"The JSON body has more than {most:,} lists and objects.")
     try:
         parsed = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -37,3 +46,20 @@ def from_base64(text: str) -> bytes:
         return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
     except ValueError as error:
         raise BadRequest("Unable to base64 decode") from error
+
+
+def numbers(nested: Any) -> np.ndarray:
+    """Numbers of JSON as float64, of the shape of the lists that they are in.
+
+    Raises:
+        TypeError: something else is among them.
+        ValueError: the lists are not all as long as each other.
+    """
+    # As objects first: of texts NumPy makes an array in which each is as long as the longest.
+    objects = np.array(nested, object)
+    types = set(map(type, objects.ravel()))
+    if list in types:
+        raise ValueError
+    if not types <= {int, float}:
+        raise TypeError
+    return objects.astype(float)

@@ -9,7 +9,6 @@ The input `image` is UINT8 or FP32 [N, 28, 28], or BYTES [N]: pictures as `POST 
 them, as they are in a binary tensor and in base64 in JSON.
 """
 
-import math
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from werkzeug.exceptions import BadRequest, NotFound
 import service
 from service import bodies, images, pictures
 from service.answers import answer
+from service.ink import SIDE
 from service.model import Model
 from service.recognizer import MODEL
 
@@ -138,8 +138,8 @@ def _images(header: dict[str, Any], binary: bytes) -> np.ndarray:
     if datatype not in (*TYPES, "BYTES"):
         known = ", ".join((*TYPES, "BYTES"))
         raise BadRequest(f"The datatype of image is one of {known}, not {datatype!r}.")
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise BadRequest("The shape of image is a list of numbers.")
+    if not (isinstance(shape, list) and len(shape) <= 3 and set(map(type, shape)) <= {int}):
+        raise BadRequest("The shape of image is a list of up to three numbers.")
     size = _parameter(tensor, "binary_data_size", int, None)
     if (size or 0) != len(binary):
         raise BadRequest(f"{len(binary)} bytes follow the JSON, but the input has {size or 0}.")
@@ -151,7 +151,9 @@ def _images(header: dict[str, Any], binary: bytes) -> np.ndarray:
             raise BadRequest(f"The shape of image is {shape}, its data {len(contents)} pictures.")
         return np.stack(pictures.decode_all(images.decode, contents))
     values = _numbers(tensor["data"]) if size is None else _values(binary, str(datatype))
-    if math.prod(shape) != values.size:  # not NumPy's, which overflows
+    if shape[1:] != [SIDE, SIDE]:
+        raise BadRequest(f"The shape of image is {shape}; it must be [N, 28, 28].")
+    if shape[0] * SIDE**2 != values.size:  # in Python's numbers, which do not overflow
         raise BadRequest(f"The shape of image is {shape}, its data {values.size} numbers.")
     return pictures.from_array(values.reshape(shape))
 
@@ -159,12 +161,9 @@ def _images(header: dict[str, Any], binary: bytes) -> np.ndarray:
 def _numbers(data: Any) -> np.ndarray:
     """Numbers of JSON, nested or flat."""
     try:
-        values = np.array(data)
-    except (ValueError, OverflowError):
-        values = np.empty(0, object)
-    if values.dtype.kind not in "iuf":
-        raise BadRequest("The data of image are numbers, nested evenly or flat.")
-    return values
+        return bodies.numbers(data)
+    except (TypeError, ValueError) as error:
+        raise BadRequest("The data of image are numbers, nested evenly or flat.") from error
 
 
 def _values(binary: bytes, datatype: str) -> np.ndarray:

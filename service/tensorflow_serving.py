@@ -167,12 +167,15 @@ def _is_named(value: Any) -> bool:
 
 def _arrays(values: list[Any]) -> np.ndarray:
     try:
-        array = np.array(values)
-    except (ValueError, OverflowError) as error:
+        array = bodies.numbers(values)
+    except ValueError as error:
         raise BadRequest("The lists of image are not all as long as each other.") from error
-    if array.dtype.kind not in "iuf" or (array != np.rint(array)).any():
+    except TypeError as error:
+        raise BadRequest("A value of image is not of expected type: uint8") from error
+    found = pictures.from_array(array)
+    if (found != array).any():
         raise BadRequest("A value of image is not of expected type: uint8")
-    return pictures.from_array(array)
+    return found
 
 
 def _decoded(values: list[Any]) -> np.ndarray:

@@ -46,7 +46,10 @@ def parse(data: bytes) -> np.ndarray:
     expected = start + math.prod(shape)
     if len(data) != expected:
         raise IdxError(f"an IDX file of {len(data)} bytes where shape {shape} needs {expected}")
-    return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    try:
+        return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+    except ValueError as error:  # over 64 dimensions, or a nought and huge ones
+        raise IdxError(f"an IDX file of a shape that no array has: {shape}") from error
 
 
 def load(folder: Path, split: str) -> Split:

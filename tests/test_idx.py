@@ -47,6 +47,8 @@ def test_any_bytes_are_read_or_refused(content):
         (struct.pack(">HBBI", 0, 8, 1, 5) + b"1234", "12 bytes where shape (5,) needs 13"),
         (struct.pack(">HBBI", 0, 8, 1, 5) + b"123456", "14 bytes where"),
         (struct.pack(">HBB2I", 0, 8, 2, 2**32 - 1, 2**32 - 1), "needs"),
+        (struct.pack(">HBB3I", 0, 8, 3, 0, 2**32 - 1, 2**32 - 1), "a shape that no array has"),
+        (struct.pack(">HBB65I", 0, 8, 65, *[1] * 65) + b"1", "a shape that no array has"),
     ],
 )
 def test_refusals_say_why(content, reason):

@@ -126,9 +126,14 @@ BAD = {
     "no shape": ({"inputs": [GOOD | {"shape": None}]}, "The shape of image is a list"),
     "another size": ({"inputs": [GOOD | {"shape": [2, 28, 28]}]}, "its data 784 numbers"),
     "a size that overflows": (
-        {"inputs": [GOOD | {"shape": [2**63 - 1, 2**63 - 1], "data": [0]}]},
+        {"inputs": [GOOD | {"shape": [2**63 - 1, 28, 28], "data": [0]}]},
         "its data 1 numbers",
     ),
+    "a size of nought times too much": (
+        {"inputs": [GOOD | {"shape": [0, 2**63, 2**63], "data": []}]},
+        "it must be [N, 28, 28]",
+    ),
+    "many dimensions": ({"inputs": [GOOD | {"shape": [1] * 65}]}, "a list of up to three numbers"),
     "no data": ({"inputs": [{**GOOD, "data": None}]}, "The data of image are numbers"),
     "uneven data": ({"inputs": [GOOD | {"data": [[0], [0, 0]]}]}, "The data of image are numbers"),
     "texts": ({"inputs": [GOOD | {"data": ["0"] * 784}]}, "The data of image are numbers"),

@@ -109,3 +109,15 @@ def test_paths_in_other_alphabets_reach_the_application(server):
     answer = requests.get(f"{server.url}/\u0446\u0438\u0444\u0440\u0430?x=%20", timeout=30)
     assert answer.status_code == 404
     assert "/\u0446\u0438\u0444\u0440\u0430;" in json.loads(answer.content)["error"]
+
+
+def test_a_query_in_another_alphabet_reaches_the_application(server):
+    query = "digits=\u0446".encode()  # as it is, which no well-behaved client sends
+    with socket.create_connection(address(server), timeout=60) as client:
+        head = b"POST /recognize?" + query + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        client.sendall(head)
+        told = b"".join(iter(lambda: client.recv(4096), b""))
+    assert told.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(told.partition(b"\r\n\r\n")[2]) == {
+        "error": "The parameter digits is many or one, not '\u0446'."
+    }

@@ -128,6 +128,7 @@ BAD = {
     "uneven rows": ({"instances": [[[0], [0, 0]]]}, "not all as long as each other"),
     "fractions": ({"instances": [[[0.5] * 28] * 28]}, "not of expected type: uint8"),
     "texts": ({"instances": [[["0"] * 28] * 28]}, "not of expected type: uint8"),
+    "truths": ({"instances": [[[True] * 28] * 28]}, "not of expected type: uint8"),
     "a negative pixel": ({"instances": [[[-1] * 28] * 28]}, "numbers from 0 to 255"),
     "a large pixel": ({"instances": [[[256] * 28] * 28]}, "numbers from 0 to 255"),
     "a huge pixel": ({"instances": [[[10**30] * 28] * 28]}, "numbers from 0 to 255"),

@@ -1,0 +1,109 @@
+"""Any bytes are decoded to images, or refused as an ImageError.
+
+python -m tests.fuzz.images /tmp/images -max_total_time=600
+"""
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import atheris
+import numpy as np
+
+from tests import fuzz
+
+with atheris.instrument_imports(include=["service", "PIL"]):
+    from PIL import Image, MpoImagePlugin  # noqa: F401  # a JPEG file may turn out to be an MPO
+
+    from service import images
+
+SAMPLES = sorted(fuzz.PROJECT.glob("service/static/samples/*.png"))[:4]
+MANY = 20  # times as long as for one digit does the search for many take; so rarely is it tried
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def target(content: bytes) -> None:
+    try:
+        image = images.decode(content)
+        assert image.shape == (28, 28)
+        assert image.dtype == np.uint8
+        assert image.any()
+    except images.ImageError as error:
+        _check(error)
+    if zlib.crc32(content) % MANY:
+        return
+    try:
+        digits, boxes = images.decode_many(content)
+        assert digits.shape == (len(boxes), 28, 28)
+        assert digits.dtype == np.uint8
+        assert boxes
+    except images.ImageError as error:
+        _check(error)
+
+
+def _check(error: images.ImageError) -> None:
+    assert error.status in (400, 422)
+    assert str(error)
+
+
+def seeds() -> Iterator[bytes]:
+    """The page's samples, in every format and mode that Pillow writes."""
+    for file in SAMPLES:
+        grey = Image.open(file).convert("L")
+        yield file.read_bytes()
+        for picture in (grey, Image.eval(grey, lambda shade: 255 - shade).resize((40, 60))):
+            yield from _variants(picture)
+
+
+def _variants(grey: Image.Image) -> Iterator[bytes]:
+    rgba = grey.convert("RGBA")
+    rgba.putalpha(grey)
+    wide = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # on its side
+    frames = [grey.rotate(90), grey.rotate(180)]
+    files: list[tuple[Image.Image, str, dict[str, Any]]] = [
+        *((grey.convert(mode), "PNG", {}) for mode in ("1", "P", "L", "LA", "RGB")),
+        (grey, "PNG", {"transparency": 0, "exif": exif, "dpi": (72, 72)}),
+        (grey.convert("P"), "PNG", {"transparency": 0}),
+        (rgba, "PNG", {"save_all": True, "append_images": frames}),
+        (wide, "PNG", {}),
+        *((grey.convert(mode), "JPEG", {}) for mode in ("L", "RGB", "CMYK")),
+        (grey, "JPEG", {"progressive": True, "exif": exif, "comment": "x", "dpi": (72, 72)}),
+        (grey, "MPO", {"save_all": True, "append_images": frames}),
+        *((grey.convert(mode), "BMP", {}) for mode in ("1", "L", "P", "RGB", "RGBA")),
+        (grey, "GIF", {"comment": "x"}),
+        (grey.convert("P"), "GIF", {"transparency": 0, "interlace": 1}),
+        (grey, "GIF", {"save_all": True, "append_images": frames, "loop": 0}),
+        (grey.convert("RGB"), "WEBP", {}),
+        (rgba, "WEBP", {"lossless": True, "exif": exif}),
+        (rgba, "WEBP", {"save_all": True, "append_images": frames}),
+    ]
+    for picture, kind, options in files:
+        buffer = io.BytesIO()
+        picture.save(buffer, kind, **options)
+        yield buffer.getvalue()
+
+
+def mutate(content: bytes, size: int, seed: int) -> bytes:
+    """Mostly with right checksums: a PNG file with wrong ones is refused before it is read."""
+    changed = atheris.Mutate(content, size)
+    return _summed(changed) if seed % 4 else changed
+
+
+def _summed(content: bytes) -> bytes:
+    if not content.startswith(SIGNATURE):
+        return content
+    summed, place = bytearray(SIGNATURE), len(SIGNATURE)
+    while place + 12 <= len(content):
+        (length,) = struct.unpack_from(">I", content, place)
+        chunk = content[place + 4 : place + 8 + length]
+        summed += struct.pack(">I", length) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        place += 12 + length
+    return bytes(summed)
+
+
+if __name__ == "__main__":
+    fuzz.run(target, seeds(), mutate=mutate)
