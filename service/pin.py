@@ -13,7 +13,10 @@ from pathlib import Path
 import yaml
 
 ARTIFACT = "data/model"  # as dvc.yaml names it, relative to dvc.lock
-REMEDY = f"run `dvc repro` to make it, or `dvc checkout --force {ARTIFACT}` to restore it"
+REMEDY = (
+    f"run `dvc repro` to make it, `dvc checkout --force {ARTIFACT}` to restore it, or "
+    f"`dvc pull {ARTIFACT}` to fetch it"
+)
 
 
 class PinError(Exception):
