@@ -11,8 +11,9 @@ and `data/model` and `data/png`, so run `dvc repro` first. All of it stays on lo
 Exits with 1 unless
 
 - every good request got its right answer, and every broken one was refused as it should be;
-- the resident (RSS) and the proportional memory (PSS) of each process of the service grew by at
-  most 5 % from the second quarter of the time (the first warms up) to the last, by their medians;
+- the resident memory (RSS) of each process of the service grew by at most 5 % from the second
+  quarter of the time (the first warms up) to the last, by its medians. Its proportional share (PSS)
+  is only shown: it changes with other programs that use the same libraries;
 - each process has as many files open in the end, without clients, as it had before they came.
 
 The client is one thread. It takes its share of the same cores, also while the rate is measured. The
@@ -117,7 +118,7 @@ def main() -> None:
         if not path.exists():
             sys.exit(f"{path} is missing; run `dvc repro`")
     # Told to end, it stops the service, as it does on Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with running(SERVER, body_of(Load())) as (url, process, _):
             passed = uvloop.run(soak(url, process, options.minutes * 60, options.load / 100))
@@ -355,10 +356,10 @@ class Clients:
             stream = await asyncio.open_connection(*self._address, limit=1 << 10)
             try:
                 outcome = await client(stream)
-            except ConnectionError:
-                outcome = "closed"
             except TimeoutError:
                 outcome = "no answer"
+            except (ConnectionError, RuntimeError):  # the latter is uvloop's, for a second write
+                outcome = "closed"
             finally:
                 stream[1].transport.abort()
             self.tally.outcomes[kind, outcome] += 1
@@ -419,11 +420,14 @@ async def _trickle(stream: Stream, first: bytes, rest: bytes) -> str:
     reader, writer = stream
     writer.write(first)
     answer = asyncio.create_task(reader.readline())
-    for place in range(len(rest)):
-        writer.write(rest[place : place + 1])
-        if (await asyncio.wait([answer], timeout=1))[0]:
-            break
-    return _status(await asyncio.wait_for(answer, PATIENCE))
+    try:
+        for place in range(len(rest)):
+            writer.write(rest[place : place + 1])
+            if (await asyncio.wait([answer], timeout=1))[0]:
+                break
+        return _status(await asyncio.wait_for(answer, PATIENCE))
+    finally:
+        answer.cancel()
 
 
 def _status(line: bytes) -> str:
@@ -502,8 +506,9 @@ class Watch:
             early = statistics.median(samples[quarter : 2 * quarter] or samples)
             late = statistics.median(samples[-quarter:])
             grown = late / early - 1
-            passed &= grown <= MOST_GROWTH
-            mark = "" if grown <= MOST_GROWTH else "FAILED "
+            too_much = name == "RSS" and grown > MOST_GROWTH
+            passed &= not too_much
+            mark = "FAILED " if too_much else ""
             print(f"{mark}{name} of {process}: {early:.1f} to {late:.1f} MiB ({grown:+.1%})")
         deadline = time.monotonic() + PATIENCE
         while (files := self._open_files()) != self._files:
