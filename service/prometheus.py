@@ -101,8 +101,8 @@ def _registry() -> CollectorRegistry:
         worker = int(file.stem.rpartition("_")[2])
         try:
             os.kill(worker, 0)  # no signal, only whether one could be sent
-        except ProcessLookupError:
-            multiprocess.mark_process_dead(worker)
+        except OSError:  # it is gone, or its number is another user's process by now
+            file.unlink(missing_ok=True)  # another worker may be answering the same question
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)
     return registry

@@ -1,0 +1,117 @@
+"""deploy/mnist.service: what it forbids, and that the service needs none of it.
+
+systemd itself does not run where the tests do. So its own tools read the unit, and the kernel is
+told the main part of what the unit says, by other means.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import requests
+
+from tests.conftest import PROJECT, running_server
+
+UNIT = PROJECT / "deploy/mnist.service"
+MOST_EXPOSURE = 10  # tenths; systemd calls a unit with less than 20 safe
+
+# Every file system is read-only, but for an empty one on TMPDIR; /proc has the own processes alone;
+# the user is nobody, with no capability but to read (the Python of the tests may be in root's
+# home), and gets none; and no memory is both written and executed.
+SANDBOX = """
+set -e
+export TMPDIR=$1; shift
+mount --make-rprivate /
+findmnt --raw --noheadings --output TARGET | while read -r place; do
+    mount -o remount,bind,ro "$place"
+done
+mount -t tmpfs -o mode=1777 tmpfs "$TMPDIR"
+mount -t proc -o subset=pid,hidepid=invisible proc /proc
+only=-all,+dac_read_search
+exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs \
+    --inh-caps=$only --ambient-caps=$only --bounding-set=$only "$@"
+"""
+DENY_WRITE_EXECUTE = """
+import ctypes, os, sys
+PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN = 65, 1
+if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_MDWE, PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0):
+    sys.exit(os.strerror(ctypes.get_errno()))
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+ESCAPES = """
+import mmap, os, pathlib, tempfile
+for path in "/", "/var/tmp", "/dev/shm", "/tmp", os.getcwd():
+    try:
+        tempfile.TemporaryFile(dir=path)
+        print("can write to", path)
+    except OSError:
+        pass
+try:
+    mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    print("can execute what it writes")
+except OSError:
+    pass
+print(os.getuid(), tempfile.gettempdir(), *pathlib.Path("/proc").glob("cpuinfo"))
+"""
+
+
+@pytest.fixture(scope="module")
+def systemd_analyze():
+    if not shutil.which("systemd-analyze"):
+        if "CI" in os.environ:
+            pytest.fail("systemd-analyze is missing (Debian: systemd)")
+        pytest.skip("systemd-analyze is missing (Debian: systemd)")
+
+    def run(*arguments):
+        return subprocess.run(
+            ["systemd-analyze", *arguments], capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+def test_systemd_finds_little_exposed(systemd_analyze):
+    done = systemd_analyze("security", "--offline=yes", f"--threshold={MOST_EXPOSURE}", UNIT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_systemd_reads_the_unit(systemd_analyze, tmp_path):
+    # The same, but for a Python that is there.
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/opt/mnist/.venv/bin/python", sys.executable))
+    done = systemd_analyze("verify", unit)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.fixture
+def sandboxed(tmp_path, monkeypatch):
+    """Let `running_server` start the service in a sandbox."""
+    inside, writable = tmp_path / "python", tmp_path / "writable"
+    writable.mkdir()
+    inside.write_text(
+        f"#!/bin/sh\nexec unshare --mount sh -c '{SANDBOX}' sh {writable} "
+        f"{sys.executable} -c '{DENY_WRITE_EXECUTE}' \"$@\"\n"
+    )
+    inside.chmod(0o755)
+    tried = subprocess.run(
+        [inside, "-c", ESCAPES], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    if tried.returncode:
+        pytest.skip(f"no sandbox can be made here: {tried.stderr.strip()}")
+    assert tried.stdout == f"65534 {writable}\n"
+    monkeypatch.setattr(sys, "executable", str(inside))
+
+
+def test_the_service_writes_to_its_temporary_folder_alone(
+    sandboxed, repository, png_files, predictions
+):
+    with running_server(repository.path, "--workers=2") as server:
+        for file, label in zip(png_files[:20], predictions, strict=False):
+            answer = requests.post(
+                f"{server.url}/recognize", files={"image": file.read_bytes()}, timeout=60
+            )
+            assert (answer.status_code, answer.json()["labels"]) == (200, [label])
+        assert requests.get(f"{server.url}/metrics", timeout=60).status_code == 200
+    assert server.process.returncode == 0
