@@ -106,7 +106,7 @@ BAD = {
     "no JSON": ("{", "JSON Parse error: "),
     "an empty body": ("", "JSON Parse error: "),
     "no object": ([1], "is not an object"),
-    "deep nesting": ("[" * 100_000, "JSON Parse error: "),
+    "deep nesting": ("[" * 30_000, "JSON Parse error: "),
     "no key": ({}, "Missing 'inputs' or 'instances' key"),
     "both keys": ({"inputs": [IMAGE], "instances": [IMAGE]}, "expecting only one of"),
     "no list": ({"instances": 1}, "Excepting 'instances' to be an list/array"),
