@@ -61,6 +61,7 @@ class Data(Section):
     name: str
     source: str
     classes: list[str] = Field(min_length=10, max_length=10)
+    timeout: float = Field(gt=0, le=3600)
     idx: Idx
     png: Png
 

