@@ -108,7 +108,8 @@ def _killed(repository: Repository, kill: Kill, moment: float) -> int | None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    command, stage = f"-m stages.{kill.stage}", []
+    command = f"-m stages.{kill.stage}"
+    stage: list[int] = []
     while kill.victim == "stage" and not stage and run.poll() is None:
         stage = [pid for pid, said in _processes(run.pid).items() if said.endswith(command)]
     with suppress(subprocess.TimeoutExpired):
