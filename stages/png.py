@@ -9,6 +9,7 @@ every mirror.
 """
 
 import io
+import lzma
 import re
 import tarfile
 import zlib
@@ -65,7 +66,7 @@ def compare(archive: bytes, splits: dict[str, Split]) -> None:
                     raise MirrorError(f"{name} differs from image {number} of the IDX files")
                 seen[split][number] = True
                 bar.update()
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise MirrorError(f"not a readable tar archive ({error})") from error
     for split, (_, labels) in splits.items():
         if not seen[split].all():
