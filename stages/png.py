@@ -2,12 +2,14 @@
 
     dvc repro png
 
-Reads `data/idx/` and `data.png` in params.yaml; writes `data/png/`. No public digest of the
-archives is known, so an archive serves as a witness only: every image in it must equal the IDX
-image of its id. What is written is drawn from the IDX files, and so is the same for every mirror.
+Reads `data/idx/`, `data.png` and `data.timeout` in params.yaml; writes `data/png/`. No public
+digest of the archives is known, so an archive serves as a witness only: every image in it must
+equal the IDX image of its id. What is written is drawn from the IDX files, and so is the same for
+every mirror.
 """
 
 import io
+import lzma
 import re
 import tarfile
 import zlib
@@ -64,7 +66,7 @@ def compare(archive: bytes, splits: dict[str, Split]) -> None:
                     raise MirrorError(f"{name} differs from image {number} of the IDX files")
                 seen[split][number] = True
                 bar.update()
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise MirrorError(f"not a readable tar archive ({error})") from error
     for split, (_, labels) in splits.items():
         if not seen[split].all():
@@ -94,19 +96,20 @@ def _pixels(content: bytes, name: str) -> np.ndarray:
 
 
 @retrying
-def _archive(mirror: str) -> bytes:
+def _archive(mirror: str, timeout: float) -> bytes:
     if mirror.startswith(("http://", "https://")):
-        return gather(from_url(mirror))
+        return gather(from_url(mirror, timeout))
     return gather(from_file(Path(mirror).expanduser()))
 
 
 def main() -> None:
-    png = params.load().data.png
+    data = params.load().data
+    png = data.png
     splits: dict[str, Split] = {split: idx.load(Path("data/idx"), split) for split in png.splits}
 
     def attempt(mirror: str) -> None:
         if mirror != "render":
-            compare(_archive(mirror), splits)
+            compare(_archive(mirror, data.timeout), splits)
             print(f"{mirror}: every image equals its IDX image", flush=True)
 
     try_in_order(

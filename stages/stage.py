@@ -1,10 +1,19 @@
 """What every stage shares: its error, its exit status, and outputs that are whole or absent."""
 
+import errno
+import fcntl
+import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
+
+from stages import PARENT
+
+SCRATCH = Path(".dvc/tmp/stages")  # within DVC's own place for what need not be kept
 
 
 class StageError(Exception):
@@ -15,12 +24,25 @@ def run(main: Callable[[], None]) -> None:
     """Call the `main` of the module that was started; an error becomes a sentence and status 1."""
     spec = sys.modules["__main__"].__spec__
     name = spec.name if spec else sys.argv[0]
+    if "DVC_STAGE" in os.environ:
+        Thread(target=_end_with_parent, daemon=True).start()
     try:
         main()
-    except (StageError, OSError) as error:
+    except StageError as error:
         sys.exit(f"{name}: {error}")
+    except OSError as error:
+        # Not its own text, which h5py makes three lines of.
+        reason = os.strerror(error.errno) if error.errno else error
+        sys.exit(f"{name}: {error.filename}: {reason}" if error.filename else f"{name}: {reason}")
     except KeyboardInterrupt:
         sys.exit(f"{name}: interrupted; nothing was written")
+
+
+def _end_with_parent() -> None:
+    """End this process once DVC, which started it, was killed: the next run may be on its way."""
+    while os.getppid() == PARENT:
+        time.sleep(0.1)
+    os._exit(1)
 
 
 @contextmanager
@@ -29,20 +51,48 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
     After an error `folder` is as it was. What a killed run left behind, the next one removes.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with _scratch(folder) as scratch:
+        partial = scratch / folder.name
+        partial.mkdir()
         yield partial
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(scratch / "old")
         partial.rename(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file under another name, then let it take its place."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text)
-    partial.rename(file)
+    """Write a file elsewhere, then let it take its place."""
+    with _scratch(file) as scratch:
+        partial = scratch / file.name
+        partial.write_text(text)
+        partial.rename(file)
+
+
+@contextmanager
+def _scratch(output: Path) -> Iterator[Path]:
+    """Give a folder in which to write what is to become `output`.
+
+    It is not in data/, where it would stay if a run is killed and the next finds the output in
+    DVC's cache; only if data/ is on another disk, it is there. Whether something in it can be
+    renamed to `output` is found out at once, not after an hour of training.
+    """
+    scratch, beside = SCRATCH / output.name, output.with_name(f".{output.name}.partial")
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    output.parent.mkdir(exist_ok=True)
+    with (SCRATCH / f"{output.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second run of the stage waits for the first
+        for left_behind in (scratch, beside):
+            shutil.rmtree(left_behind, ignore_errors=True)
+        scratch.mkdir()
+        try:
+            scratch.rename(beside)
+            beside.rename(scratch)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            beside.mkdir()
+            scratch = beside
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)

@@ -106,10 +106,8 @@ def take_from(params: Params, folder: Path) -> None:
     }
 
 
-@pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """The program on the slice, reproduced and committed. Tests must leave it as it is."""
-    path = tmp_path_factory.mktemp("repository")
+def make_repository(path: Path) -> Repository:
+    """Put the program, and params for the slice, into a folder, and commit them."""
     for name in PROGRAM:
         if (PROJECT / name).is_dir():
             ignored = shutil.ignore_patterns("__pycache__")
@@ -123,6 +121,13 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     made.run("git", "init", "--quiet", "--initial-branch=main")
     made.run("git", "add", "--all")
     made.run("git", "commit", "--quiet", "--message=The program")
+    return made
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """The program on the slice, reproduced and committed. Tests must leave it as it is."""
+    made = make_repository(tmp_path_factory.mktemp("repository"))
     made.run("dvc", "repro")
     made.run("git", "add", "--all")
     made.run("git", "commit", "--quiet", "--message=The first run")

@@ -1,9 +1,14 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import yaml
 from dvc.utils.hydra import apply_overrides
+from dvc.utils.serialize import load_yaml
 
 from stages import params
-from tests.conftest import PROJECT
+from tests.conftest import ENVIRONMENT, PROJECT
 
 
 def test_the_project_s_own_file_is_valid():
@@ -19,8 +24,14 @@ def test_the_recipe_is_that_of_the_kind_of_network():
 def test_numbers_are_read_as_dvc_reads_them(tmp_path):
     file = tmp_path / "params.yaml"
     text = (PROJECT / "params.yaml").read_text()
-    file.write_text(text.replace("learning_rate: 0.01", "learning_rate: 1e-2"))
-    assert params.load(file).train.mlp.learning_rate == 0.01
+    text = text.replace("learning_rate: 0.01", "learning_rate: 1e-2").replace(
+        "seed: 1", "seed: 010"
+    )
+    file.write_text(text)
+    chosen = params.load(file).train
+    read = load_yaml(str(file))["train"]
+    assert chosen.mlp.learning_rate == read["mlp"]["learning_rate"] == 0.01
+    assert chosen.seed == read["seed"] == 10
 
 
 def test_the_comments_survive_what_dvc_does_to_the_file_for_an_experiment(tmp_path):
@@ -38,19 +49,23 @@ def test_the_comments_survive_what_dvc_does_to_the_file_for_an_experiment(tmp_pa
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
-        ("train.epoch", 3, "train.epoch is not a known key"),
+        ("train.epoch", 3, "train.epoch is not a known key; there are epochs, seed, validation"),
+        ("epochs", 3, "epochs is not a known key; there are data, network, train"),
         ("train.epochs", None, "train.epochs: Input should be a valid integer, found None"),
         ("train.epochs", "3", "train.epochs: Input should be a valid integer, found '3'"),
         ("train.epochs", 2.5, "train.epochs: Input should be a valid integer, found 2.5"),
         ("train.epochs", True, "train.epochs: Input should be a valid integer, found True"),
         ("train.epochs", 0, "greater than or equal to 1, found 0"),
+        ("train.epochs", 10**30, "train.epochs: Input should be less than or equal to 1000000"),
+        ("train.cnn.weight_decay", float("inf"), "Input should be a finite number, found inf"),
         ("train.cnn.averaging", 1.0, "train.cnn.averaging: Input should be less than 1"),
         ("train.cnn.learning_rate", float("nan"), "train.cnn.learning_rate"),
         ("train.cnn.augment.shift", -1, "train.cnn.augment.shift"),
-        ("train.mlp", [], "train.mlp must hold keys with values"),
+        ("train.mlp", [], "train.mlp must hold keys with values: batch_size, learning_rate"),
         ("network.kind", "rnn", "network.kind: Input should be 'cnn' or 'mlp', found 'rnn'"),
         ("network.cnn.filters", [8, 8], "network.cnn.filters: List should have at least 4"),
         ("network.mlp.hidden", [0], "network.mlp.hidden.0"),
+        ("data.timeout", 0, "data.timeout: Input should be greater than 0, found 0"),
         ("data.idx.mirrors", [], "data.idx.mirrors: List should have at least 1"),
         ("data.idx.sha256", {}, "data.idx.sha256 must have the keys train-images-idx3-ubyte"),
         ("data.png.splits", ["training"], "data.png.splits must hold testing"),
@@ -72,21 +87,78 @@ def test_a_bad_value_is_one_line_that_names_the_key(tmp_path, key, value, senten
     assert "\n" not in str(error.value)
 
 
+LAUGHS = "a: &a [1, 1]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{last}'] * 100)}]\n"
+    for last, name in zip("abcdefghi", "bcdefghij", strict=True)
+)
+MERGES = "a: &a {x: 1}\n" + "".join(
+    f"{name}: &{name} {{<<: [{', '.join([f'*{last}'] * 100)}]}}\n"
+    for last, name in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("", "the file must hold keys with values"),
+        ("", "the file must hold keys with values: data, network, train, evaluate, export"),
         ("- 1", "the file must hold keys with values"),
-        ("train: [", "is not YAML"),
+        ("7", "the file must hold keys with values"),
+        ("train: [", "is not YAML: "),
         ("{}", "data is missing"),
+        ("1: 2", "1: Keys should be strings"),
+        ("train: {}\ntrain: {}", 'is not YAML: found duplicate key "train"'),
+        ("train: !!python/object/apply:os.getcwd []", "is not YAML: could not determine a con"),
+        ("train: 2024-13-45", "is not YAML: month must be in 1..12"),
+        ("train: " + "9" * 5000, "is not YAML: Exceeds the limit"),
+        ("a: \0", "is not YAML: unacceptable character #x0000"),
+        (b"name: \xff", "is not UTF-8: invalid start byte at byte 6"),
+        ("train: {}".encode("utf-16"), "is not UTF-8"),
+        (LAUGHS, "holds an alias (*name); write the value itself there"),
+        (MERGES, "holds an alias"),
+        ("a: &a [*a]", "holds an alias"),
+        ("[" * 60_000, "is nested deeper than 20 times"),
+        ("{a: " * 15_000, "is nested deeper than 20 times"),
+        ("\n".join(" " * n + "a:" for n in range(300)), "is nested deeper than 20 times"),
+        ("- a\n" * (1 << 20), "is longer than 65,536 bytes"),
+        ("".join(f"key{n}: 1\n" for n in range(2000)), "; and 2000 more"),
+        (f"? {'x' * 60_000}\n: 1", "is not a known key; there are data, network"),
     ],
 )
-def test_a_file_that_is_no_mapping_is_refused(tmp_path, content, sentence):
+def test_a_file_that_holds_no_params_is_refused_in_a_short_line(tmp_path, content, sentence):
     file = tmp_path / "params.yaml"
-    file.write_text(content)
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(params.ParamsError) as error:
         params.load(file)
-    assert sentence in str(error.value)
+    said = str(error.value).removeprefix(str(file))
+    assert sentence in said
+    assert "\n" not in said
+    assert len(said) < 1000
+
+
+def test_a_bomb_takes_little_memory(tmp_path):
+    (tmp_path / "params.yaml").write_text(MERGES)
+    script = """
+import resource
+from pathlib import Path
+from stages import params
+resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+resource.setrlimit(resource.RLIMIT_CPU, (30, 30))
+params.load(Path("params.yaml"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**ENVIRONMENT, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1].startswith("stages.params.ParamsError: params.yaml holds")
+
+
+def test_what_never_ends_is_no_params_file():
+    with pytest.raises(params.ParamsError, match="longer than 65,536 bytes"):
+        params.load(Path("/dev/zero"))
 
 
 def test_a_missing_file_is_refused(tmp_path):

@@ -109,6 +109,20 @@ def test_a_cut_off_archive_is_a_reason(split):
         compare(archive(split)[:-300], split)
 
 
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_any_flipped_bit_of_an_archive_is_harmless_or_a_reason(split, mode):
+    content = bytearray(archive(split, mode=mode))
+    refused = 0
+    for place in range(0, len(content), max(1, len(content) // 1000)):
+        content[place] ^= 1
+        try:
+            compare(bytes(content), split)
+        except MirrorError:
+            refused += 1
+        content[place] ^= 1
+    assert refused > 100
+
+
 def test_paths_in_the_archive_are_never_written(split, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
