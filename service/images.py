@@ -8,6 +8,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import TypeVar
 
@@ -37,6 +38,7 @@ PLUGINS = (
 FORMATS = tuple(plugin.format for plugin in PLUGINS)  # no other decoder of Pillow is tried
 MAX_PICTURES = 1000  # of one request
 MAX_PIXELS = 25_000_000  # of one picture; checked before its pixels are decoded
+MAX_PIXELS_IN_ALL = 4 * MAX_PIXELS  # of one request: a thousand files of 8 KB may have 25,000,000
 NO_INK = "No digit was found: the picture is blank, or nothing stands out from its ground."
 # Of a JPEG file: a photograph has some dozens, and 256 more where its notes are long. Each costs
 # time: up to that of decoding the whole picture once more, or of copying all notes so far.
@@ -45,6 +47,11 @@ SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # also in the data of one, n
 # How a PNG file of 28 x 28 grey pixels of 8 bits begins, and how any ends.
 PLAIN = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">IIBBBBB", SIDE, SIDE, 8, 0, 0, 0, 0)
 END = b"\0\0\0\0IEND\xaeB`\x82"
+# What Pillow raises.
+DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error),
+    Image.DecompressionBombError,
+)
 
 Decoded = TypeVar("Decoded")
 
@@ -107,10 +114,12 @@ def decode_all(
 
     Raises:
         ImageError: one is none, as in `decode`; the text says which of several. Or there are more
-            than `MAX_PICTURES`.
+            than `MAX_PICTURES`, or `MAX_PIXELS_IN_ALL`.
     """
     if len(contents) > MAX_PICTURES:
         raise ImageError(f"There are {len(contents):,} pictures; the most is {MAX_PICTURES:,}.")
+    if len(contents) > 1 and sum(map(_pixels, contents)) > MAX_PIXELS_IN_ALL:
+        raise ImageError(f"The pictures have more than {MAX_PIXELS_IN_ALL:,} pixels together.")
     decoded = []
     for number, content in enumerate(contents):
         try:
@@ -170,8 +179,17 @@ def _grey(content: bytes) -> np.ndarray:
         raise ImageError(f"The file is not an image; send one of {', '.join(FORMATS)}.") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"The image has more than {MAX_PIXELS:,} pixels.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+    except DAMAGE as error:
         raise ImageError(f"The image is damaged or cut off: {error}.") from error
+
+
+def _pixels(content: bytes) -> int:
+    """How many a picture has, as its header says; none if that is no good."""
+    if _is_plain(content):  # without a look at it by Pillow, which takes longer than to decode it
+        return SIDE * SIDE
+    with suppress(*DAMAGE), Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        return picture.width * picture.height
+    return 0
 
 
 def _is_plain(content: bytes) -> bool:
