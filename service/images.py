@@ -7,6 +7,7 @@ import io
 import re
 import struct
 import zlib
+from contextlib import suppress
 from itertools import islice
 
 import cv2
@@ -42,6 +43,11 @@ SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # also in the data of one, n
 # How a PNG file of 28 x 28 grey pixels of 8 bits begins, and how any ends.
 PLAIN = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">IIBBBBB", SIDE, SIDE, 8, 0, 0, 0, 0)
 END = b"\0\0\0\0IEND\xaeB`\x82"
+# What Pillow raises.
+DAMAGE = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error),
+    Image.DecompressionBombError,
+)
 
 
 class ImageError(Exception):
@@ -98,6 +104,15 @@ def decode_many(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarra
         raise NoInkError(NO_INK) from error
 
 
+def pixels_of(content: bytes) -> int:
+    """How many a picture has, as its header says; none if that is no good."""
+    if _is_plain(content):  # without a look at it by Pillow, which takes longer than to decode it
+        return SIDE * SIDE
+    with suppress(*DAMAGE), Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        return picture.width * picture.height
+    return 0
+
+
 def from_array(pixels: np.ndarray) -> np.ndarray:
     """Take numbers of any type for the pixels of images.
 
@@ -145,7 +160,7 @@ def _grey(content: bytes, max_pixels: int) -> np.ndarray:
         raise ImageError(f"The file is not an image; send one of {', '.join(FORMATS)}.") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"The image has more than {max_pixels:,} pixels.") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as error:
+    except DAMAGE as error:
         raise ImageError(f"The image is damaged or cut off: {error}.") from error
 
 

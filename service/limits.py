@@ -12,6 +12,9 @@ CONFIG = "LIMITS"  # where an application has its limits
 # In the environ of a request that the server, before any application, found to be over one: the
 # HTTPException to answer with.
 REFUSAL = "service.refusal"
+# A thousand pictures may be a few kilobytes each, and take a second each to decode: those of one
+# request have as many pixels as this many of the largest.
+TOGETHER = 4
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,13 @@ def check_images(count: int) -> None:
     most = current().images
     if count > most:
         raise RequestEntityTooLarge(f"The request has {count:,} images; the most is {most:,}.")
+
+
+def check_pixels(count: int) -> None:
+    """Raises 413 for more pixels in all than the pictures of one request may have."""
+    most = TOGETHER * current().pixels
+    if count > most:
+        raise RequestEntityTooLarge(f"The pictures have more than {most:,} pixels together.")
 
 
 def check_time() -> None:

@@ -269,7 +269,9 @@ def test_binary_elements_without_end(service):
 
 def test_forms(service, subtests):
     head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n'
+    large = encoded(Image.new("1", (int(MAX_PIXELS**0.5),) * 2), "PNG") + b"\r\n"
     for name, body, sentence in (
+        ("five large pictures", (head + b"\r\n" + large) * 5 + b"--x--\r\n", "100,000,000 pixels"),
         ("ten thousand parts", (head + b"\r\n\r\n") * 10_000 + b"--x--\r\n", "more than 1,000"),
         ("a header without end", head + b"A: " + b"a" * (MAX_BODY - 200), "too many headers"),
         ("a million headers", head + b"A: a\r\n" * 1_000_000, "too many headers"),

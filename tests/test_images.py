@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from service.images import FORMATS, MAX_PIXELS, ImageError, decode
+from service.images import FORMATS, MAX_PIXELS, ImageError, decode, from_array
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
 IMAGE[[0, 0, -1, -1], [0, -1, 0, -1]] = 0  # dark at its corners, as MNIST's are
@@ -122,6 +122,22 @@ def test_the_largest_allowed_picture_is_decoded():
     picture = Image.new("L", (side, side))
     picture.paste(255, (side // 2, side // 4, side // 2 + side // 10, side // 4 * 3))
     assert decode(encoded(picture)).max() == 255
+
+
+numbers = hnp.integer_dtypes() | hnp.unsigned_integer_dtypes() | hnp.floating_dtypes()
+shapes = st.tuples(st.integers(0, 3), st.just(28), st.just(28)) | hnp.array_shapes(min_dims=1)
+
+
+@given(hnp.arrays(numbers, shapes) | hnp.arrays(np.float64, shapes, elements=st.floats(0, 255)))
+def test_any_numbers_are_rounded_or_refused(values):
+    pixels = values.shape[1:] == (28, 28) and len(values) > 0
+    if pixels and all(0 <= value <= 255 for value in values.ravel().tolist()):
+        image = from_array(values)
+        assert image.dtype == np.uint8
+        assert np.abs(image - values.astype(float)).max() <= 0.5
+    else:
+        with pytest.raises(ImageError):
+            from_array(values)
 
 
 @given(st.binary(max_size=200))

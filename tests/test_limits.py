@@ -70,6 +70,14 @@ def test_pixels_of_a_picture(strict):
     )
 
 
+def test_pixels_of_all_pictures_together(repository):
+    with running_server(repository.path, "--workers=1", "--max-pixels=10000") as server:
+        assert send(server, *[picture(100)] * 4).ok
+        assert error_of(send(server, *[picture(100)] * 5), 413) == (
+            "The pictures have more than 40,000 pixels together."
+        )
+
+
 def test_files_of_a_request(strict):
     assert "more than 2 parts" in error_of(send(strict, *[picture(28)] * 3), 413)
 
@@ -114,8 +122,9 @@ def test_time_for_a_head(strict):
 def test_time_for_an_answer(repository):
     """Pictures that take a while each, and a service that has a second for all."""
     slow = picture(5000)
-    with running_server(repository.path, "--workers=1", "--timeout=1") as server:
-        answer = send(server, *[slow] * 100)
+    options = ["--workers=1", "--timeout=1", "--max-pixels=80000000"]
+    with running_server(repository.path, *options) as server:
+        answer = send(server, *[slow] * 12)
         assert error_of(answer, 503) == (
             "The request took longer than 1 seconds; send fewer or smaller pictures."
         )

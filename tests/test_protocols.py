@@ -1,0 +1,243 @@
+"""Requests of both protocols in every form, right and nearly right, on the live service."""
+
+import copy
+import json
+from base64 import b64encode
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from service import recognizer
+from service.open_inference import LENGTH
+
+TENSORFLOW, OPEN = "/v1/models/mnist:predict", "/v2/models/mnist/infer"
+OUTPUTS: dict[str, np.dtype[Any]] = {"label": np.dtype("<i8"), "probabilities": np.dtype("<f4")}
+JUNK: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    0.5,
+    2**64 - 1,
+    1e300,
+    "",
+    "x",
+    "label",
+    [],
+    [[]],
+    {},
+    {"b64": "AAAA"},
+)
+
+flags = st.booleans()
+chosen = st.lists(st.integers(0, 499), min_size=1, max_size=4)  # of the test images
+
+
+@pytest.fixture(scope="module")
+def model(repository):
+    """The artifact itself, without the service."""
+    return recognizer.load(repository.path / "data/model", "litert")
+
+
+@pytest.fixture(scope="module")
+def post(server):
+    with requests.Session() as session:
+        yield lambda path, body, headers=None: session.post(
+            f"{server.url}{path}", data=body, headers=headers, timeout=30
+        )
+
+
+@st.composite
+def tensorflow_requests(draw):
+    """A function of images and their files to the payload of a request."""
+    pictures, named, column = draw(flags), draw(flags), draw(flags)
+    number = draw(st.sampled_from([int, float]))
+    name = "png_bytes" if pictures else "image"
+
+    def payload(images, files):
+        if pictures:
+            values = [{"b64": b64encode(file).decode()} for file in files]
+        else:
+            values = images.astype(number).tolist()
+        signature = {"signature_name": "recognize_png"} if pictures else {}
+        if column:
+            return {"inputs": {name: values} if named else values, **signature}
+        return {"instances": [{name: v} for v in values] if named else values, **signature}
+
+    return payload
+
+
+@st.composite
+def open_requests(draw):
+    """A function of images and their files to the header of a request and its binary tensor."""
+    datatype = draw(st.sampled_from(["UINT8", "FP32", "BYTES"]))
+    binary, nested = draw(flags), draw(flags)
+    error = draw(st.sampled_from([-0.4, 0.0, 0.4]))
+    rest = draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "id": st.text(max_size=9),
+                "parameters": st.fixed_dictionaries({"binary_data_output": flags}),
+                "outputs": outputs(),
+            },
+        )
+    )
+
+    def request(images, files):
+        if datatype == "BYTES":
+            shape = [len(files), 1] if nested else [len(files)]
+            data = np.array([b64encode(file).decode() for file in files]).reshape(shape)
+            content = b"".join(len(file).to_bytes(4, "little") + file for file in files)
+        else:
+            shape = list(images.shape)
+            fractions = images + np.float32(error) * ((images > 0) & (images < 255))
+            data = images if datatype == "UINT8" else fractions.astype("<f4")
+            content = data.tobytes()
+            data = data if nested else data.ravel()
+        tensor = {"name": "image", "datatype": datatype, "shape": shape}
+        if binary:
+            tensor["parameters"] = {"binary_data_size": len(content)}
+        else:
+            tensor["data"], content = data.tolist(), b""
+        return {"inputs": [tensor], **rest}, content
+
+    return request
+
+
+@st.composite
+def outputs(draw):
+    """Some of the outputs, each as a binary tensor, in JSON or as it is by default."""
+    parameters = st.fixed_dictionaries({}, optional={"binary_data": flags})
+    names = draw(st.lists(st.sampled_from(list(OUTPUTS)), min_size=1, unique=True))
+    return [{"name": name, "parameters": draw(parameters)} for name in names]
+
+
+@settings(deadline=None)
+@given(chosen, tensorflow_requests())
+def test_any_form_of_tensorflow_serving(post, model, testing, png_files, chosen, payload):
+    given = payload(testing[0][chosen], [png_files[number].read_bytes() for number in chosen])
+    answer = post(TENSORFLOW, orjson.dumps(given))
+    assert answer.status_code == 200
+    told = answer.json()
+    if "inputs" in given:
+        told = told["outputs"]
+    else:
+        told = {name: [row[name] for row in told["predictions"]] for name in OUTPUTS}
+    same(told, OUTPUTS, model.recognize(testing[0][chosen]))
+
+
+@settings(deadline=None)
+@given(chosen, open_requests())
+def test_any_form_of_the_open_inference_protocol(post, model, testing, png_files, chosen, request_):
+    files = [png_files[number].read_bytes() for number in chosen]
+    header, binary = request_(testing[0][chosen], files)
+    answer = sent(post, header, binary)
+    assert answer.status_code == 200
+    told, values = read(answer)
+    assert told.get("id") == header.get("id")
+    wanted = [output["name"] for output in header.get("outputs", [{"name": n} for n in OUTPUTS])]
+    same(values, wanted, model.recognize(testing[0][chosen]))
+    default = header.get("parameters", {}).get("binary_data_output", False)
+    for asked, output in zip(header.get("outputs", []), told["outputs"], strict=False):
+        as_binary = asked["parameters"].get("binary_data", default)
+        assert ("data" in output) != as_binary
+
+
+@settings(deadline=None)
+@given(chosen, tensorflow_requests(), st.data())
+def test_a_damaged_request_of_tensorflow_serving(post, testing, png_files, chosen, payload, data):
+    given = payload(testing[0][chosen], [png_files[number].read_bytes() for number in chosen])
+    answered_or_refused(post(TENSORFLOW, orjson.dumps(damaged(given, data.draw))))
+
+
+@settings(deadline=None)
+@given(chosen, open_requests(), st.data())
+def test_a_damaged_request_of_the_open_inference_protocol(
+    post, testing, png_files, chosen, request_, data
+):
+    files = [png_files[number].read_bytes() for number in chosen]
+    header, binary = request_(testing[0][chosen], files)
+    content = bytearray(binary)
+    for place in data.draw(st.lists(st.integers(0, 4000), max_size=3)):
+        if place < len(content):
+            content[place] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.sampled_from([0, 0, 0, 1, 3, 784]))
+    answered_or_refused(
+        sent(
+            post,
+            damaged(header, data.draw),
+            bytes(content[: len(content) - cut]),
+            data.draw(st.sampled_from([0, 0, 0, -1, 1, 4, 10**6])),
+        )
+    )
+
+
+def damaged(value, draw):
+    """JSON with some of its parts removed, doubled or replaced by what does not belong there."""
+    value = copy.deepcopy(value)
+    for _ in range(draw(st.integers(1, 3))):
+        parts = list(places(value))
+        if not parts:
+            break
+        holder, key = draw(st.sampled_from(parts))
+        match draw(st.sampled_from(["remove", "double", "replace", "replace"])):
+            case "remove":
+                del holder[key]
+            case "double" if isinstance(holder, list):
+                holder.append(holder[key])
+            case "double":
+                holder[f"{key}s"] = holder[key]
+            case "replace":
+                holder[key] = draw(st.sampled_from(JUNK))
+    return value
+
+
+def places(value):
+    """Each part of JSON, as what holds it and its key there; of a list the first two."""
+    for key in list(value) if isinstance(value, dict) else range(len(value))[:2]:
+        yield value, key
+        if isinstance(value[key], dict | list):
+            yield from places(value[key])
+
+
+def sent(post, header, binary, error=0):
+    head = orjson.dumps(header)
+    headers = {LENGTH: str(len(head) + error)} if binary or error else None
+    return post(OPEN, head + binary, headers)
+
+
+def read(answer):
+    """The JSON of an answer, and its outputs by their names."""
+    length = int(answer.headers.get(LENGTH, len(answer.content)))
+    told, binary = json.loads(answer.content[:length]), answer.content[length:]
+    values = {}
+    for output in told["outputs"]:
+        if "data" in output:
+            flat = np.array(output["data"])
+        else:
+            size = output["parameters"]["binary_data_size"]
+            flat, binary = np.frombuffer(binary[:size], OUTPUTS[output["name"]]), binary[size:]
+        values[output["name"]] = flat.reshape(output["shape"])
+    assert not binary
+    return told, values
+
+
+def same(told, names, expected):
+    """To the last digit of a float32: both are the same computation on the same pixels."""
+    assert list(told) == list(names)
+    for name, values in zip(OUTPUTS, expected, strict=True):
+        if name in told:
+            np.testing.assert_array_equal(np.array(told[name], values.dtype), values)
+
+
+def answered_or_refused(answer):
+    assert answer.status_code in {200, 400, 422}
+    if answer.status_code != 200:
+        assert list(answer.json()) == ["error"]
+        assert answer.json()["error"]
+        assert "\n" not in answer.json()["error"]
