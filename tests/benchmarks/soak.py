@@ -3,10 +3,10 @@
     python -m tests.benchmarks.soak                          # ten minutes
     python -m tests.benchmarks.soak --minutes 60 --load 50
 
-Starts the service with two workers, measures how many good requests a second they answer, then
-sends `--load` per cent of that, at a fixed rate whether or not answers come in time, beside clients
-that are broken, slow, deaf, or leave. Prints a line every ten seconds. Ctrl-C ends it. Needs Linux,
-and `data/model` and `data/png`, so run `dvc repro` first. All of it stays on loopback.
+Starts the service with two workers, and clients that are broken, slow, deaf, or leave; measures how
+many good requests a second it answers beside them, then sends `--load` per cent of that, at a fixed
+rate whether or not answers come in time. Prints a line every ten seconds. Ctrl-C ends it. Needs
+Linux, and `data/model` and `data/png`, so run `dvc repro` first. All of it stays on loopback.
 
 Exits with 1 unless
 
@@ -135,10 +135,10 @@ async def soak(url: str, process: int, seconds: float, load: float) -> bool:
     clients = Clients((address.hostname, address.port))
     await asyncio.sleep(1)  # until the service has closed what the first requests left
     watch = Watch(process, clients.tally)
-    most = await clients.capacity()
-    print(f"capacity {most:.0f} good requests/s; sending {most * load:.0f}", flush=True)
-    end = time.monotonic() + seconds
     async with clients.rude():
+        most = await clients.capacity()
+        print(f"capacity {most:.0f} good requests/s; sending {most * load:.0f}", flush=True)
+        end = time.monotonic() + seconds
         sampling = asyncio.create_task(watch.sample_until(end))
         await clients.send_until(end, most * load)
         await sampling
@@ -275,7 +275,7 @@ class Clients:
         self.then = lambda: self._send(next(requests))
         for _ in range(CAPACITY_CONNECTIONS):
             self.then()
-        await asyncio.sleep(CAPACITY_SECONDS / 5)
+        await asyncio.sleep(CAPACITY_SECONDS)  # until the rude ones have all come
         before, start = self.tally.outcomes.total(), time.perf_counter()
         await asyncio.sleep(CAPACITY_SECONDS)
         rate = (self.tally.outcomes.total() - before) / (time.perf_counter() - start)
@@ -351,7 +351,7 @@ class Clients:
 
     async def _again(self, number: int, client: Client) -> None:
         kind = client.__name__.replace("_", " ")
-        await asyncio.sleep(10 * number / RUDE[client])  # not all at the same time
+        await asyncio.sleep(CAPACITY_SECONDS * number / RUDE[client])  # not all at the same time
         while True:
             stream = await asyncio.open_connection(*self._address, limit=1 << 10)
             try:
