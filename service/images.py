@@ -6,8 +6,10 @@ The service and the pipeline's own check look at a picture through this module, 
 import io
 import re
 import struct
+import warnings
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import islice
 
 import cv2
@@ -108,7 +110,7 @@ def pixels_of(content: bytes) -> int:
     """How many a picture has, as its header says; none if that is no good."""
     if _is_plain(content):  # without a look at it by Pillow, which takes longer than to decode it
         return SIDE * SIDE
-    with suppress(*DAMAGE), Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+    with suppress(*DAMAGE), _opened(content) as picture:
         return picture.width * picture.height
     return 0
 
@@ -149,7 +151,7 @@ def _grey(content: bytes, max_pixels: int) -> np.ndarray:
         if sum(1 for _ in segments) > MAX_SEGMENTS:
             raise ImageError(f"The JPEG file has more than {MAX_SEGMENTS} segments.")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        with _opened(content) as picture:
             if picture.width * picture.height > max_pixels:
                 raise ImageError(
                     f"The image has {picture.width} x {picture.height} pixels; "
@@ -162,6 +164,16 @@ def _grey(content: bytes, max_pixels: int) -> np.ndarray:
         raise ImageError(f"The image has more than {max_pixels:,} pixels.") from error
     except DAMAGE as error:
         raise ImageError(f"The image is damaged or cut off: {error}.") from error
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    # Python keeps each warning for ever, and some tell a number that the sender chose.
+    with (
+        warnings.catch_warnings(action="ignore"),
+        Image.open(io.BytesIO(content), formats=FORMATS) as picture,
+    ):
+        yield picture
 
 
 def _is_plain(content: bytes) -> bool:

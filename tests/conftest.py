@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 import requests
 import yaml
+from hypothesis import settings
 
 from stages import idx
 
@@ -49,6 +50,10 @@ ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 START_TIMEOUT = 60  # seconds
+
+# Hypothesis would fail an example that takes 200 ms, as any may on a busy machine.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 Params = dict[str, Any]
 

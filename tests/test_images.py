@@ -140,6 +140,13 @@ def test_any_numbers_are_rounded_or_refused(values):
             from_array(values)
 
 
+def test_nothing_is_warned_of(recwarn):
+    """Python would keep a warning for every number of pixels that a sender makes up."""
+    with pytest.raises(ImageError):
+        decode(bomb(10_000, 10_000))
+    assert not recwarn
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_decoded_or_refused(content):
     decoded_or_refused(content)

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pytest
 import requests
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from service import recognizer
@@ -117,7 +117,6 @@ def outputs(draw):
     return [{"name": name, "parameters": draw(parameters)} for name in names]
 
 
-@settings(deadline=None)
 @given(chosen, tensorflow_requests())
 def test_any_form_of_tensorflow_serving(post, model, testing, png_files, chosen, payload):
     given = payload(testing[0][chosen], [png_files[number].read_bytes() for number in chosen])
@@ -131,7 +130,6 @@ def test_any_form_of_tensorflow_serving(post, model, testing, png_files, chosen,
     same(told, OUTPUTS, model.recognize(testing[0][chosen]))
 
 
-@settings(deadline=None)
 @given(chosen, open_requests())
 def test_any_form_of_the_open_inference_protocol(post, model, testing, png_files, chosen, request_):
     files = [png_files[number].read_bytes() for number in chosen]
@@ -148,14 +146,12 @@ def test_any_form_of_the_open_inference_protocol(post, model, testing, png_files
         assert ("data" in output) != as_binary
 
 
-@settings(deadline=None)
 @given(chosen, tensorflow_requests(), st.data())
 def test_a_damaged_request_of_tensorflow_serving(post, testing, png_files, chosen, payload, data):
     given = payload(testing[0][chosen], [png_files[number].read_bytes() for number in chosen])
     answered_or_refused(post(TENSORFLOW, orjson.dumps(damaged(given, data.draw))))
 
 
-@settings(deadline=None)
 @given(chosen, open_requests(), st.data())
 def test_a_damaged_request_of_the_open_inference_protocol(
     post, testing, png_files, chosen, request_, data

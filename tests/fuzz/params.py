@@ -12,7 +12,7 @@ import atheris
 
 from tests import fuzz
 
-with atheris.instrument_imports(include=["stages", "yaml"]):
+with atheris.instrument_imports(include=["stages", "ruamel", "yaml"]):
     from stages import params
 
 WORDS = (
