@@ -117,7 +117,9 @@ def main() -> None:
     for path in (MODEL, NINE):
         if not path.exists():
             sys.exit(f"{path} is missing; run `dvc repro`")
-    # Told to end, it stops the service, as it does on Ctrl-C.
+    # Told to end, it stops the service, as it does on Ctrl-C; which a shell has its background
+    # processes ignore.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with running(SERVER, body_of(Load())) as (url, process, _):
