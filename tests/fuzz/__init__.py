@@ -37,7 +37,7 @@ def run(
         mutate: from an input, the most bytes and a random number to another input.
     """
     if len(sys.argv) < 2:
-        sys.exit("Name the folder of the corpus; python -m tests.fuzz shows how.")
+        sys.exit(__doc__)
     corpus = Path(sys.argv[1])
     options = [f"-timeout={SECONDS}", f"-rss_limit_mb={MEGABYTES}", f"-artifact_prefix={corpus}-"]
     if not corpus.exists():
