@@ -4,15 +4,18 @@ import argparse
 import gc
 import os
 import resource
+import shutil
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from granian import Granian
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from service.server import Server
 
 STOP_TIMEOUT = 30  # seconds for the requests in flight before a worker is killed
+ARTIFACTS = "artifacts"  # in the private folder of a running service
 CONNECTIONS = 16384  # of one worker; a client that is slow or idle costs 17 KiB, and no thread
 
 
@@ -141,7 +145,7 @@ def _claim(host: str, port: int) -> None:
 
 
 def _serve(options: argparse.Namespace, token: str | None, private: Path) -> None:
-    artifacts, figures = private / "artifacts", private / "metrics"
+    artifacts, figures = private / ARTIFACTS, private / "metrics"
     artifacts.mkdir()
     figures.mkdir()
     watcher = Watcher(options.lock, options.engine, artifacts, options.watch)
@@ -164,7 +168,7 @@ def _serve(options: argparse.Namespace, token: str | None, private: Path) -> Non
         queue=options.queue,
         seconds=options.timeout,
     )
-    load = partial(_load, options, token, limits, artifacts)
+    load = partial(_load, options, token, limits, private, os.getpid())
     granian = Granian(
         "service",
         address=options.host,
@@ -194,16 +198,18 @@ def _serve(options: argparse.Namespace, token: str | None, private: Path) -> Non
 
 
 def _load(
-    options: argparse.Namespace, token: str | None, limits: Limits, artifacts: Path
+    options: argparse.Namespace, token: str | None, limits: Limits, private: Path, parent: int
 ) -> "Server":
     # A worker that is still loading has nothing to finish: let it end at once. Until granian has
     # its own handlers in place, a forked worker has its parent's, which would ignore the signal.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
+    Thread(target=_end_with, args=(parent, private), daemon=True).start()
     # Imported by now; TensorFlow, which does not survive a fork, is not before it is needed.
     from service.model import Model
     from service.server import Server
 
+    artifacts = private / ARTIFACTS
     now = published.available(published.read(artifacts))
     model = Model(Path(now.folder), now.version, options.engine)
     server = Server(model, artifacts, limits, token, options.log_format)
@@ -213,6 +219,19 @@ def _load(
     gc.freeze()
     gc.set_threshold(50_000)
     return server
+
+
+def _end_with(parent: int, private: Path) -> None:
+    """In a worker: end once the main process was killed, and remove what it left behind.
+
+    Else the workers would go on, and hold the port, with nobody to stop or replace them.
+    """
+    while os.getppid() == parent:
+        time.sleep(1)
+    shutil.rmtree(private, ignore_errors=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_TIMEOUT)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -123,13 +123,17 @@ async def _read(scope: Scope, proto: HTTPProtocol, limits: Limits) -> tuple[byte
             return await proto(), length
     if scope.headers.get("transfer-encoding") is None:
         return b"", 0
-    body = bytearray()
+    body, length = bytearray(), 0
     async with asyncio.timeout(limits.seconds):
         async for chunk in proto:
-            body += chunk
-            if len(body) > limits.body:
+            length += len(chunk)
+            if length <= limits.body:
+                body += chunk
+            elif (
+                length > 2 * limits.body
+            ):  # not before: a client that still sends misses the answer
                 break
-    return bytes(body), len(body)
+    return bytes(body), length
 
 
 def _environ(scope: Scope, body: tuple[bytes, int]) -> WSGIEnvironment:

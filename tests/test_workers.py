@@ -164,3 +164,10 @@ def test_a_worker_that_dies_again_at_once_ends_the_service(served, tmp_path):
     assert served.process.wait(TIMEOUT) == 1
     assert listeners(served) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_end_when_the_main_process_is_killed(served, tmp_path):
+    served.process.kill()
+    served.process.wait(TIMEOUT)
+    wait_for(lambda: listeners(served) == 0, "the workers to end")
+    assert list(tmp_path.iterdir()) == []
