@@ -129,9 +129,7 @@ async def _read(scope: Scope, proto: HTTPProtocol, limits: Limits) -> tuple[byte
             length += len(chunk)
             if length <= limits.body:
                 body += chunk
-            elif (
-                length > 2 * limits.body
-            ):  # not before: a client that still sends misses the answer
+            elif length > 2 * limits.body:  # not at once: who still sends misses the answer
                 break
     return bytes(body), length
 
