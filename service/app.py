@@ -59,7 +59,7 @@ def create(
         log.begin(current)
         authorization.check(token, current)
         if REFUSAL in current.environ:
-            raise current.environ[REFUSAL]
+            raise current.environ[REFUSAL]()
 
     @app.after_request
     def end(response: Response) -> Response:

@@ -9,8 +9,9 @@ from service import log
 from service.images import MAX_PIXELS
 
 CONFIG = "LIMITS"  # where an application has its limits
-# In the environ of a request that the server, before any application, found to be over one: the
-# HTTPException to answer with.
+# In the environ of a request that the server, before any application, found to be over one: what
+# makes the HTTPException to answer with. Not the exception itself, whose traceback would lead back
+# to the environ, and keep the connection until the garbage is collected.
 REFUSAL = "service.refusal"
 # A thousand pictures may be a few kilobytes each, and take a second each to decode: those of one
 # request have as many pixels as this many of the largest.

@@ -7,7 +7,7 @@ give, and threads would only fight over it. Where too many requests wait, the ne
 
 import asyncio
 import sys
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
 from time import perf_counter
@@ -73,8 +73,9 @@ class Server:
             try:
                 body = await _read(scope, proto, self._limits)
             except TimeoutError:
-                refusal = RequestTimeout(
-                    f"The body was not here after {self._limits.seconds} seconds; send it faster."
+                refusal = partial(
+                    RequestTimeout,
+                    f"The body was not here after {self._limits.seconds} seconds; send it faster.",
                 )
         environ = _environ(scope, body)
         if refusal:
@@ -83,8 +84,10 @@ class Server:
 
     async def _wait(self, environ: WSGIEnvironment) -> None:
         if self._waiting >= self._limits.queue:
-            environ[REFUSAL] = ServiceUnavailable(
-                "Too many requests are waiting; try again in a second.", retry_after=RETRY_AFTER
+            environ[REFUSAL] = partial(
+                ServiceUnavailable,
+                "Too many requests are waiting; try again in a second.",
+                retry_after=RETRY_AFTER,
             )
             return
         self._waiting += 1

@@ -2,6 +2,7 @@
 
 import io
 import socket
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -103,12 +104,18 @@ def test_digits_of_a_picture(strict):
 @pytest.mark.parametrize("head", ["Content-Length: 100", "Transfer-Encoding: chunked"])
 def test_time_for_a_body(strict, head):
     host, _, port = strict.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=60) as client:
-        lines = ["POST /recognize HTTP/1.1", "Host: x", "Content-Type: image/png", head]
-        client.sendall("\r\n".join([*lines, "", "5", "12345"]).encode())
-        told = b"".join(iter(lambda: client.recv(4096), b""))  # the service ends it
-    assert told.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-    assert b'{"error":"The body was not here after 1 seconds; send it faster."}' in told
+    lines = ["POST /recognize HTTP/1.1", "Host: x", "Content-Type: image/png", head]
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=60))
+            for _ in range(100)
+        ]
+        for client in clients:
+            client.sendall("\r\n".join([*lines, "", "5", "12345"]).encode())
+        for client in clients:
+            told = b"".join(iter(lambda: client.recv(4096), b""))  # noqa: B023  # it ends each
+            assert told.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+            assert b'{"error":"The body was not here after 1 seconds; send it faster."}' in told
 
 
 def test_time_for_a_head(strict):
