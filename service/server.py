@@ -6,6 +6,7 @@ give, and threads would only fight over it. Where too many requests wait, the ne
 """
 
 import asyncio
+import gc
 import sys
 from functools import lru_cache
 from io import BytesIO
@@ -16,6 +17,10 @@ from flask import Flask
 from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope
 
 from service import bodies, log, prometheus, queue
+
+# Bytes of a body. An error leaves a cycle, of the exception and the frames that it went through,
+# and in it the body, until the collector comes round, which `service` has do so seldom.
+LARGE = 1 << 16
 
 BASE: WSGIEnvironment = {
     "SCRIPT_NAME": "",
@@ -45,6 +50,8 @@ class Server:
                 await self._wait(environ)
             status, headers, content = self._answer(environ)
             proto.response_bytes(status, headers, content)
+            if int(environ["CONTENT_LENGTH"]) > LARGE:
+                gc.collect(1)
         except (ProtocolClosed, ProtocolError):
             pass  # the client has gone
         finally:
