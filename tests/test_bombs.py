@@ -19,6 +19,7 @@ import requests
 from PIL import Image
 
 from service.bodies import MAX_BODY
+from service.errors import LONGEST
 from service.images import MAX_PIXELS, MAX_SEGMENTS
 from service.open_inference import LENGTH
 from tests.conftest import running_server
@@ -118,7 +119,7 @@ def rows(text):
 
 
 def tensor(datatype="UINT8", **rest):
-    return orjson.dumps({"inputs": [{"name": "image", "datatype": datatype, **rest}]})
+    return orjson.dumps({"inputs": [{"name": "image", "datatype": datatype} | rest]})
 
 
 PNG = encoded(stroke(28), "PNG")
@@ -250,6 +251,13 @@ BODIES = {
         "JSON Parse error",
         BODY,
     ),
+    "a name without end": lambda: (OPEN, tensor(name="a" * (MAX_BODY - 99)), "no input 'aaa", BODY),
+    "a signature without end": lambda: (
+        TENSORFLOW,
+        orjson.dumps({"signature_name": "a" * (MAX_BODY - 99)}),
+        'Serving signature name: "aaa',
+        BODY,
+    ),
     "base64 of nothing": lambda: (
         OPEN,
         tensor(
@@ -334,5 +342,6 @@ def refused(send, path, body, sentence, bound, headers=None, statuses=frozenset(
     answer, grown = send(path, body, headers)
     assert answer.status_code in statuses
     assert list(answer.json()) == ["error"]
-    assert sentence in answer.json()["error"]
+    assert sentence in answer.json()["error"][:LONGEST]
+    assert len(answer.json()["error"]) <= LONGEST + 3
     assert grown < KEPT + bound
