@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import TYPE_CHECKING
 
+import cv2
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
@@ -154,7 +155,8 @@ def _serve(options: argparse.Namespace, token: str | None, private: Path) -> Non
         f"({options.workers} workers, {options.engine})",
         flush=True,
     )
-    # One request is one core's work: more TensorFlow threads only get in each other's way.
+    # One request is one core's work: more threads of TensorFlow, or below of OpenCV, only get in
+    # each other's way.
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(figures)  # for service.prometheus
     # Now, and not in the workers: one that replaces another later has the same code, even if the
@@ -213,6 +215,7 @@ def _load(
     now = published.available(published.read(artifacts))
     model = Model(Path(now.folder), now.version, options.engine)
     server = Server(model, artifacts, limits, token, options.log_format)
+    cv2.setNumThreads(1)
     # What is loaded stays: the garbage collector need not look through it again and again, nor
     # look for cycles after every few requests, which make none.
     gc.collect()

@@ -8,6 +8,8 @@ from service import limits
 from service.answers import answer
 from service.images import ImageError
 
+LONGEST = 1000  # characters of a sentence; some repeat what was sent
+
 
 def init_app(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http_error)
@@ -18,7 +20,7 @@ def init_app(app: Flask) -> None:
 def _http_error(error: HTTPException) -> Response | RequestRedirect:
     if isinstance(error, RequestRedirect):  # to a path's other spelling: no error
         return error
-    response = answer({"error": _sentence(error)}, error.code or 500)
+    response = answer({"error": _shortened(_sentence(error))}, error.code or 500)
     for name, value in error.get_headers():
         if name != "Content-Type":
             response.headers[name] = value  # such as Allow with 405
@@ -26,7 +28,7 @@ def _http_error(error: HTTPException) -> Response | RequestRedirect:
 
 
 def _image_error(error: ImageError) -> Response:
-    return answer({"error": str(error)}, error.status)
+    return answer({"error": _shortened(str(error))}, error.status)
 
 
 def _failure(error: Exception) -> Response:
@@ -44,3 +46,7 @@ def _sentence(error: HTTPException) -> str:
         case 413 if error.description == RequestEntityTooLarge.description:
             return f"The body is too large; the most is {limits.current().body:,} bytes."
     return error.description or error.name
+
+
+def _shortened(sentence: str) -> str:
+    return sentence if len(sentence) <= LONGEST else f"{sentence[:LONGEST]}..."

@@ -6,6 +6,7 @@ give, and threads would only fight over it. Where too many requests wait, the ne
 """
 
 import asyncio
+import gc
 import sys
 from functools import lru_cache, partial
 from io import BytesIO
@@ -21,6 +22,10 @@ from service.limits import REFUSAL, Limits
 from service.model import Model
 
 RETRY_AFTER = 1  # seconds; a full queue is worked off in less
+# Bytes of a body. An error leaves a cycle, of the exception and the frames that it went through,
+# and in it the body, until the collector comes round, which `service` has do so seldom.
+LARGE = 1 << 16
+
 BASE: WSGIEnvironment = {
     "SCRIPT_NAME": "",
     "wsgi.version": (1, 0),
@@ -61,6 +66,8 @@ class Server:
                 await self._wait(environ)
             status, headers, content = self._answer(environ)
             proto.response_bytes(status, headers, content)
+            if int(environ["CONTENT_LENGTH"]) > LARGE:
+                gc.collect(1)
         except (ProtocolClosed, ProtocolError):
             pass  # the client has gone
         finally:

@@ -198,7 +198,7 @@ def _parse(file: Path) -> Any:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1
         raise ParamsError(f"{file} is not YAML: {_line(error.problem)} in line {line}") from error
-    except (YAMLError, ValueError) as error:  # the latter of a date such as 2024-13-45
+    except (YAMLError, LookupError, ValueError) as error:  # of 2024-13-45, or `!!int ''`
         raise ParamsError(f"{file} is not YAML: {_line(error)}") from error
 
 

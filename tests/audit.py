@@ -13,8 +13,8 @@ from typing import Any
 FOUND = 1
 UNCHECKED = 3
 COMMAND = [
-    *("pip-audit", "--requirement=requirements.txt", "--require-hashes", "--disable-pip"),
-    *("--format=json", "--progress-spinner=off"),
+    *(sys.executable, "-m", "pip_audit", "--requirement=requirements.txt", "--require-hashes"),
+    *("--disable-pip", "--format=json", "--progress-spinner=off"),
 ]
 
 

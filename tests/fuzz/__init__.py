@@ -18,9 +18,9 @@ import atheris
 
 PROJECT = Path(__file__).parent.parent.parent
 SECONDS = 5  # most for one input
-# Most for the process. Atheris itself takes some 8 KB more with each input; the code that is tried,
-# run without it, does not.
-MEGABYTES = 4096
+# Most for the process. Atheris itself takes some 8 to 14 KB more with each input; the code that is
+# tried, run without it, does not. So an hour may need more: -rss_limit_mb=16384
+MEGABYTES = 8192
 
 
 def run(
