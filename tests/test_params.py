@@ -100,7 +100,7 @@ MERGES = "a: &a {x: 1}\n" + "".join(
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("", "the file must hold keys with values: data, network, train, evaluate, export"),
+        ("", "the file must hold keys with values: data, network, train, evaluate, pictures, export"),
         ("- 1", "the file must hold keys with values"),
         ("7", "the file must hold keys with values"),
         ("train: [", "is not YAML: "),
@@ -109,6 +109,7 @@ MERGES = "a: &a {x: 1}\n" + "".join(
         ("train: {}\ntrain: {}", 'is not YAML: found duplicate key "train"'),
         ("train: !!python/object/apply:os.getcwd []", "is not YAML: could not determine a con"),
         ("train: 2024-13-45", "is not YAML: month must be in 1..12"),
+        ("train: !!int ''", "is not YAML: "),
         ("train: " + "9" * 5000, "is not YAML: Exceeds the limit"),
         ("a: \0", "is not YAML: unacceptable character #x0000"),
         (b"name: \xff", "is not UTF-8: invalid start byte at byte 6"),
@@ -120,7 +121,7 @@ MERGES = "a: &a {x: 1}\n" + "".join(
         ("{a: " * 15_000, "is nested deeper than 20 times"),
         ("\n".join(" " * n + "a:" for n in range(300)), "is nested deeper than 20 times"),
         ("- a\n" * (1 << 20), "is longer than 65,536 bytes"),
-        ("".join(f"key{n}: 1\n" for n in range(2000)), "; and 2000 more"),
+        ("".join(f"key{n}: 1\n" for n in range(2000)), "; and 2001 more"),
         (f"? {'x' * 60_000}\n: 1", "is not a known key; there are data, network"),
     ],
 )
