@@ -100,7 +100,10 @@ MERGES = "a: &a {x: 1}\n" + "".join(
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("", "the file must hold keys with values: data, network, train, evaluate, pictures, export"),
+        (
+            "",
+            "the file must hold keys with values: data, network, train, evaluate, pictures, export",
+        ),
         ("- 1", "the file must hold keys with values"),
         ("7", "the file must hold keys with values"),
         ("train: [", "is not YAML: "),
