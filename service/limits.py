@@ -23,7 +23,7 @@ class Limits:
     body: int = 16 << 20  # bytes of a request
     images: int = 1000  # of a request
     pixels: int = MAX_PIXELS  # of a picture; checked before they are decoded
-    queue: int = 128  # requests that wait for their turn in one worker
+    queue: int = 512  # requests that wait for their turn in one worker: about half a second
     seconds: int = 30  # to receive a request, and as many again to answer it
 
 

@@ -140,7 +140,7 @@ def test_time_for_an_answer(repository):
 
 def test_the_defaults_are_those_of_the_documentation(server):
     assert (Limits.body, Limits.images, Limits.pixels) == (16 << 20, 1000, 25_000_000)
-    assert (Limits.queue, Limits.seconds) == (128, 30)
+    assert (Limits.queue, Limits.seconds) == (512, 30)
     side = 5000  # at the limit
     assert send(server, picture(side)).ok
     assert "25,000,000" in error_of(send(server, picture(side + 1)), 400)
