@@ -28,7 +28,8 @@ def init_app(app: Flask, model: Model) -> None:
         names, contents = _pictures()
         found = pictures.decode_all(images.decode_many if many else _decode_one, contents, names)
         digits = np.concatenate([seen for seen, _ in found])
-        limits.check_images(len(digits))
+        if many:
+            limits.check_images(len(digits))
         labels, probabilities = model.recognize(digits)
         results, end = [], 0
         for name, (seen, boxes) in zip(names, found, strict=True):

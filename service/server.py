@@ -75,8 +75,10 @@ class Server:
 
     async def _receive(self, scope: Scope, proto: HTTPProtocol) -> WSGIEnvironment:
         body, refusal = (b"", 0), None
-        header = scope.headers.get("authorization")
-        if authorization.allows(self._token, scope.path, header):  # else no byte of it is read
+        # Of a stranger's no byte is read.
+        if self._token is None or authorization.allows(
+            self._token, scope.path, scope.headers.get("authorization")
+        ):
             try:
                 body = await _read(scope, proto, self._limits)
             except TimeoutError:
