@@ -58,20 +58,21 @@ class Watcher(Thread):
             if woken or (now == before and now != self._tried):
                 self._tried = now
                 try:
-                    self._update()
+                    self._update(woken)
                 except Exception:
                     logger.exception("Looking for another artifact failed; still serving the old")
             before = now
 
-    def _update(self) -> None:
+    def _update(self, asked: bool) -> None:
         version = ""
         try:
             pinned = pin.read(self._lock)
             version = pinned.version
             if version == self.served.version:
                 published.write(self._private, [self.served])
-                as_before = f"as before: {self._lock} pins no other"
-                print(f"Serving {pin.ARTIFACT} {version} {as_before}", flush=True)
+                if asked:
+                    as_before = f"as before: {self._lock} pins no other"
+                    print(f"Serving {pin.ARTIFACT} {version} {as_before}", flush=True)
                 return
             published.write(self._private, [State(version, "LOADING"), self.served])
             new = self._verify(pinned)

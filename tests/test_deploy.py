@@ -1,4 +1,4 @@
-"""deploy/mnist.service: what it forbids, and that the service needs none of it.
+"""service/mnist.service: what it forbids, and that the service needs none of it.
 
 systemd itself does not run where the tests do. So its own tools read the unit, and the kernel is
 told the main part of what the unit says, by other means.
@@ -14,7 +14,7 @@ import requests
 
 from tests.conftest import PROJECT, running_server
 
-UNIT = PROJECT / "deploy/mnist.service"
+UNIT = PROJECT / "service/mnist.service"
 MOST_EXPOSURE = 10  # tenths; systemd calls a unit with less than 20 safe
 
 # Every file system is read-only, but for an empty one on TMPDIR; /proc has the own processes alone;
