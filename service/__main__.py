@@ -192,6 +192,7 @@ def _serve(options: argparse.Namespace, token: str | None, private: Path) -> Non
         watcher.start()
 
     granian.on_startup(start)
+    os.register_at_fork(after_in_child=_forget_handlers)
     # Each connection is an open file. macOS allows fewer than it says.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError):
@@ -202,10 +203,6 @@ def _serve(options: argparse.Namespace, token: str | None, private: Path) -> Non
 def _load(
     options: argparse.Namespace, token: str | None, limits: Limits, private: Path, parent: int
 ) -> "Server":
-    # A worker that is still loading has nothing to finish: let it end at once. Until granian has
-    # its own handlers in place, a forked worker has its parent's, which would ignore the signal.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
     Thread(target=_end_with, args=(parent, private), daemon=True).start()
     # Imported by now; TensorFlow, which does not survive a fork, is not before it is needed.
     from service.model import Model
@@ -222,6 +219,17 @@ def _load(
     gc.freeze()
     gc.set_threshold(50_000)
     return server
+
+
+def _forget_handlers() -> None:
+    """In a worker, until granian has its own handlers there.
+
+    While it loads it has nothing to finish, so it ends at once; with the handlers of its parent it
+    would ignore the signal.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _end_with(parent: int, private: Path) -> None:
