@@ -194,6 +194,19 @@ class Server:
         return int(subprocess.run(children, capture_output=True, check=True).stdout)
 
 
+def start(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    """Run a service that is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", "service", "--port=1", *options],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 @contextmanager
 def running_server(folder: Path, *options: str) -> Iterator[Server]:
     """Start the service in `folder` on a free port; stop it at the end."""

@@ -2,13 +2,11 @@
 
 import secrets
 import socket
-import subprocess
-import sys
 
 import pytest
 import requests
 
-from tests.conftest import ENVIRONMENT, running_server
+from tests.conftest import running_server, start
 
 TOKEN = secrets.token_hex()
 HEALTH = ["/healthz", "/v2/health/live", "/v2/health/ready"]
@@ -81,15 +79,7 @@ def test_a_file_without_a_token_is_refused(repository, tmp_path, content, reason
     file = tmp_path / "token"
     if content is not None:
         file.write_bytes(content)
-    done = subprocess.run(
-        [sys.executable, "-m", "service", f"--token-file={file}"],
-        cwd=repository.path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = start(repository.path, f"--token-file={file}")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("service: the token file ")
     assert reason in done.stderr

@@ -11,22 +11,9 @@ import pytest
 import requests
 
 from service.__main__ import STOP_TIMEOUT
-from tests.conftest import ENVIRONMENT, PROJECT, running_server
+from tests.conftest import ENVIRONMENT, PROJECT, running_server, start
 
 ARTIFACT = "data/model"
-
-
-def start(folder, *options):
-    """Run a service that is expected to end by itself."""
-    return subprocess.run(
-        [sys.executable, "-m", "service", "--port=1", *options],
-        cwd=folder,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """Both engines, and the service without TensorFlow."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 import requests
 
 from service import recognizer
-from tests.conftest import ENVIRONMENT, running_server
+from tests.conftest import ENVIRONMENT, running_server, start
 
 
 @pytest.fixture(scope="module", params=recognizer.ENGINES)
@@ -58,15 +56,7 @@ def test_the_service_runs_without_tensorflow(
 
 
 def test_the_other_engine_says_that_it_needs_tensorflow(without_tensorflow, repository):
-    done = subprocess.run(
-        [sys.executable, "-m", "service", "--engine=tensorflow", "--port=1"],
-        cwd=repository.path,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = start(repository.path, "--engine=tensorflow")
     assert done.returncode == 1
     assert done.stderr == (
         "service: the engine tensorflow needs TensorFlow, which is not installed; "
