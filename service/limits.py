@@ -49,7 +49,7 @@ def check_pixels(count: int) -> None:
 def check_time() -> None:
     """Raises 503 where a request has taken all its time already."""
     seconds = current().seconds
-    if log.seconds(request) > seconds:
+    if log.seconds(request.environ) > seconds:
         raise ServiceUnavailable(
             f"The request took longer than {seconds} seconds; send fewer or smaller pictures."
         )

@@ -9,10 +9,11 @@ import logging
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from wsgiref.types import WSGIEnvironment
 
 import numpy as np
 
-from service import prometheus, published, recognizer
+from service import log, prometheus, published, recognizer
 from service.published import State
 
 logger = logging.getLogger(__name__)
@@ -28,10 +29,13 @@ class Model:
         self.states = [State(version, "AVAILABLE")]
         prometheus.MODEL.labels(version).set(1)
 
-    def recognize(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As `recognizer.Recognizer`, and counted."""
+    def recognize(
+        self, images: np.ndarray, environ: WSGIEnvironment
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `recognizer.Recognizer`, and counted, as images of the request in `environ`."""
         labels, probabilities = self._recognizer.recognize(images)
         prometheus.observe(labels, probabilities)
+        environ[log.IMAGES] = len(labels)
         return labels, probabilities
 
     async def follow(self, private: Path) -> None:

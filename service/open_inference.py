@@ -68,7 +68,7 @@ def init_app(app: Flask, served: Model) -> None:
         _find(model, version, served.version)
         header, binary = _split(bodies.read())
         wanted = _wanted(header)
-        labels, probabilities = served.recognize(_images(header, binary))
+        labels, probabilities = served.recognize(_images(header, binary), request.environ)
         answers = {"label": labels, "probabilities": probabilities}
         head = {"model_name": MODEL, "model_version": served.version}
         if "id" in header:

@@ -7,9 +7,10 @@ has to be set before this module is imported. Without it the figures are of this
 import os
 from functools import cache
 from pathlib import Path
+from wsgiref.types import WSGIEnvironment
 
 import numpy as np
-from flask import Flask, Request, Response, request
+from flask import Flask, Response
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     REGISTRY,
@@ -21,8 +22,7 @@ from prometheus_client import (
     multiprocess,
 )
 
-from service import log
-
+ROUTE = "service.route"  # in the environment of a request, if it has found one
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # Anybody can make up others, and each would be a series for ever.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
@@ -65,13 +65,12 @@ REFUSED = Gauge(
 
 
 def observe(labels: np.ndarray, probabilities: np.ndarray) -> None:
-    """Count what was recognised for the request."""
+    """Count what was recognised for one request."""
     for label in labels.tolist():
         IMAGES_OF[label].inc()
     for confidence in probabilities.max(1).tolist():
         CONFIDENCE.observe(confidence)
     BATCH.observe(len(labels))
-    request.environ[log.IMAGES] = len(labels)
 
 
 def init_app(app: Flask) -> None:
@@ -80,11 +79,12 @@ def init_app(app: Flask) -> None:
         return Response(generate_latest(_registry()), content_type=CONTENT_TYPE_LATEST)
 
 
-def count(request: Request, response: Response, took: float) -> None:
+def count(environ: WSGIEnvironment, status: int, took: float) -> None:
     """Count a request that took so many seconds."""
-    route = request.url_rule.rule if request.url_rule else "none"
-    method = request.method if request.method in METHODS else "other"
-    requests, duration = _of(method, route, response.status_code)
+    method = environ["REQUEST_METHOD"]
+    requests, duration = _of(
+        method if method in METHODS else "other", environ.get(ROUTE, "none"), status
+    )
     requests.inc()
     duration.observe(took)
 

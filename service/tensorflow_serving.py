@@ -10,7 +10,7 @@ status of TensorFlow Serving where it has some for the case.
 from typing import Any, NoReturn
 
 import numpy as np
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.exceptions import BadRequest, NotFound
 from werkzeug.routing import BaseConverter
 
@@ -57,7 +57,7 @@ def init_app(app: Flask, served: Model) -> None:
         _find(model, number, label, served)
         body = bodies.parse_object(bodies.read())
         pictures = _pictures(body)
-        labels, probabilities = served.recognize(pictures)
+        labels, probabilities = served.recognize(pictures, request.environ)
         if "inputs" in body:
             return answer({"outputs": {"label": labels, "probabilities": probabilities}})
         rows = zip(labels.tolist(), probabilities, strict=True)
