@@ -43,7 +43,7 @@ def take(model, body, content_type, token=None, **others):
         "CONTENT_LENGTH": str(len(body)),
         "wsgi.input": BytesIO(body),
     }
-    chunks = shortcut(application, model, token)(given | others, lambda *_: None)
+    chunks = shortcut(application, model, token)(given | others, lambda *_: read.append)
     return b"".join(chunks) or None, b"".join(read)
 
 
