@@ -13,6 +13,7 @@ from service.quiet import tf
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
 from stages import distribute, params
 from stages.idx import Split
@@ -61,6 +62,8 @@ def restore(
         history, values = _read(key) or (history, values)
     done = int(distribute.from_chief(strategy, np.array(len(history))))
     if done:
+        if history:
+            tqdm.write(f"resuming after epoch {done}, where the run before was interrupted")
         for variable, value in zip(variables, values, strict=True):
             variable.assign(distribute.from_chief(strategy, np.asarray(value)))
     return done, history

@@ -72,29 +72,24 @@ def train(
             layer.synchronized = replicas > 1  # statistics are those of the whole batch
     with strategy.scope():
         optimizer = _optimizer(recipe, epochs * steps, model)
-    done_epochs = 0
-    history: list[Figures] = []
+    state = [*model.variables, *average.variables, *optimizer.variables]
+    history: list[Figures] = []  # of the epochs that are done; of the chief alone
+    before = 0  # the epochs that an interrupted run did
     if key is not None:
-        state = [*model.variables, *average.variables, *optimizer.variables]
-        done_epochs, history = checkpoint.restore(key, state, strategy)
-    if history:
-        tqdm.write(f"resuming after epoch {len(history)}")
-        for figures in history:
-            after_epoch(figures)
+        before, history = checkpoint.restore(key, state, strategy)
+    for figures in history:
+        after_epoch(figures)
     order = _order(len(labels), batch, epochs, seed)
     batches = iter(
         strategy.distribute_datasets_from_function(
-            lambda context: _batches(
-                images, labels, order, recipe, seed, done_epochs * steps, context
-            )
+            lambda context: _batches(images, labels, order, recipe, seed, before * steps, context)
         )
     )
     advance = _stepper(model, average, optimizer, recipe, batches)
 
-    first = done_epochs * steps
-    silent = None if chief else True  # None: where no terminal is
-    with tqdm(total=epochs * steps, initial=first, unit="step", disable=silent) as bar:
-        for epoch in range(done_epochs + 1, epochs + 1):
+    silent = None if chief else True  # None is where there is no terminal
+    with tqdm(total=epochs * steps, initial=before * steps, unit="step", disable=silent) as bar:
+        for epoch in range(before + 1, epochs + 1):
             bar.set_description(f"epoch {epoch}/{epochs}")
             loss, hits, done = 0.0, 0, 0
             while done < steps:

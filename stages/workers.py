@@ -32,7 +32,7 @@ def main() -> None:
     if params.load().train.strategy != "multi_worker":
         raise StageError("set train.strategy to multi_worker in params.yaml first")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # not without ending the workers
-    addresses = _free_addresses(count)
+    addresses = free_addresses(count)
     workers: list[subprocess.Popen[bytes]] = []
     try:
         for index in range(count):
@@ -66,7 +66,7 @@ def _wait(workers: list["subprocess.Popen[bytes]"]) -> int:
     return 1
 
 
-def _free_addresses(count: int) -> list[str]:
+def free_addresses(count: int) -> list[str]:
     """Find ports of loopback on which nothing listens."""
     with ExitStack() as stack:
         sockets = [
