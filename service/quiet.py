@@ -7,7 +7,7 @@ import os
 
 from service.silence import silence
 
-# Warnings off, errors on; but off where a worker among many says in a sentence that it lost another.
+# Warnings off, errors on; but off among many workers, that say in a sentence that one is lost.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
 
 with silence():

@@ -109,14 +109,15 @@ def end_with_the_others(strategy: tf.distribute.Strategy) -> Iterator[None]:
     try:
         yield
     except LOST as error:
-        if strategy.num_replicas_in_sync == 1:
+        if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             raise
-        config = _tf_config()
-        found = re.search(r"/job:(\w+)\S*?/task:(\d+)", error.message)
-        who = f"{found[1]} {found[2]}" if found else "another worker"
+        task = _tf_config().task
+        this = (task.type, str(task.index))
+        named = re.findall(r"/job:(\w+)\S*?/task:(\d+)", error.message)
+        lost = next((" ".join(other) for other in named if other != this), "another worker")
         raise StageError(
-            f"{config.task.type} {config.task.index} lost {who}, which has ended or cannot be "
-            "reached; start all workers again, and the chief resumes after the last whole epoch"
+            f"{' '.join(this)} lost {lost}, which has ended or cannot be reached; start all "
+            "workers again, and the chief (`dvc repro`) resumes after the last whole epoch"
         ) from error
 
 
