@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Annotated, Literal
 
 from service.quiet import tf
@@ -161,12 +161,14 @@ def _gather(config: TfConfig) -> None:
                     server.settimeout(max(deadline - time.monotonic(), 0.001))
                     caller = here.enter_context(server.accept()[0])
                     caller.settimeout(1)
-                    missing.discard(caller.recv(16).decode(errors="replace"))
+                    with suppress(OSError):  # it may be a stranger
+                        missing.discard(caller.recv(16).decode(errors="replace"))
         except TimeoutError:
             late = ", ".join(addresses[int(other)] for other in sorted(missing))
             raise StageError(f"{late} did not come in {START_TIMEOUT} s") from None
         except OSError as error:
-            raise StageError(f"{addresses[0]}, of TF_CONFIG: {error.strerror}") from error
+            reason = os.strerror(error.errno or 0)
+            raise StageError(f"{addresses[0]}, of TF_CONFIG: {reason}") from error
 
 
 def _ring(host: str, port: int, rank: int) -> bool:
