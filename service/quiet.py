@@ -7,7 +7,8 @@ import os
 
 from service.silence import silence
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # warnings off, errors on
+# Warnings off, errors on; but off among many workers, that say in a sentence that one is lost.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
 
 with silence():
     import tensorflow as tf

@@ -12,20 +12,17 @@ from stages.params import Augment
 CENTRE = 13.5  # pixels; of 28, counted from 0
 
 
-def augment(images: tf.Tensor, limits: Augment, seed: tf.Tensor) -> tf.Tensor:
-    """Shift, rotate, scale and shear each image by amounts of its own.
+def transforms(count: int, limits: Augment, seed: tf.Tensor) -> tf.Tensor:
+    """Draw how each of so many images is shifted, rotated, scaled and sheared.
 
     Args:
-        images: uint8 (N, 28, 28), white ink on black.
-        limits: how far each amount may go, either way; all 0 leaves the images as they are.
+        limits: how far each amount may go, either way.
         seed: integer (2,).
 
     Returns:
-        uint8 (N, 28, 28), bilinear, black where the image left off.
+        float32 (count, 8), for `distort`.
     """
-    if limits.nothing:
-        return images
-    amounts = tf.random.stateless_uniform([6, tf.shape(images)[0]], seed, -1.0, 1.0)
+    amounts = tf.random.stateless_uniform([6, count], seed, -1.0, 1.0)
     angle = amounts[0] * math.radians(limits.rotation)
     shear = tf.tan(amounts[1] * math.radians(limits.shear))
     scale_x, scale_y = 1 + amounts[2] * limits.scale, 1 + amounts[3] * limits.scale
@@ -40,9 +37,14 @@ def augment(images: tf.Tensor, limits: Augment, seed: tf.Tensor) -> tf.Tensor:
     a2 = CENTRE - a0 * centre_x - a1 * centre_y
     b2 = CENTRE - b0 * centre_x - b1 * centre_y
     zero = tf.zeros_like(a0)
+    return tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1)
+
+
+def distort(images: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
+    """Transform each image, uint8 (N, 28, 28), by its row, float32 (N, 8); black all around."""
     distorted = tf.raw_ops.ImageProjectiveTransformV3(
         images=images[..., tf.newaxis],
-        transforms=tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], axis=1),
+        transforms=transforms,
         output_shape=tf.shape(images)[1:],
         fill_value=0.0,
         interpolation="BILINEAR",

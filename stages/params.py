@@ -109,6 +109,7 @@ class Recipe(Section):
 
 
 class Train(Section):
+    strategy: Literal["single", "mirrored", "multi_worker"]
     epochs: Count
     seed: int = Field(ge=0, lt=2**31)
     validation: Count

@@ -4,7 +4,9 @@
     dvc exp run -S train.epochs=3 -S network.kind=mlp
 
 Reads `data/idx/`, `network` and `train` in params.yaml; writes `data/network/` (architecture and
-weights) and `data/training/` (loss and accuracy after each epoch).
+weights) and `data/training/` (loss and accuracy after each epoch). A run that was interrupted goes
+on after its last whole epoch. Many workers give the network that one gives, to rounding: of each
+batch, every replica computes the losses of its own rows, and all add up their gradients.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,16 +19,15 @@ import numpy as np
 from dvclive import Live
 from tqdm import tqdm
 
-from stages import idx, metrics, network, params
-from stages.augment import augment, nothing
+from stages import checkpoint, distribute, idx, metrics, network, params
+from stages.augment import distort, nothing, transforms
+from stages.checkpoint import Figures
 from stages.idx import Split
 from stages.stage import StageError, run, whole_folder
 
 STEPS_A_CALL = 25  # so many steps run without Python in between; the progress bar moves after each
 
 NO_LABEL = -1  # of a picture of nothing
-
-Figures = dict[str, float]
 
 
 def train(
@@ -37,40 +38,58 @@ def train(
     epochs: int,
     seed: int,
     after_epoch: Callable[[Figures], None],
+    key: np.ndarray | None = None,
 ) -> keras.Model:
-    """Train `model` under the current `tf.distribute` strategy, in whose scope it was built.
+    """Train `model`, on all replicas of the `tf.distribute` strategy in whose scope it was built.
 
     Args:
         model: the network, (N, 28, 28) pixels to (N, 10) logits; its weights change.
-        after_epoch: called with `train/loss`, `train/accuracy`, `validation/loss` and
-            `validation/accuracy`. Training figures are of distorted images, as seen on the way.
+        after_epoch: called by the chief with `train/loss`, `train/accuracy`, `validation/loss`
+            and `validation/accuracy`. Training figures are of distorted images, as seen on the way.
+        key: of `checkpoint.key`; with it, the run goes on where one with this key was interrupted.
 
     Returns:
-        The network whose weights are the moving average of those of `model`.
+        The network whose weights are the moving average of those of `model`; it has no strategy.
 
     Raises:
-        StageError: there are fewer images than one batch, or the loss is no longer a number.
+        StageError: there are fewer images than one batch, or less than one for each replica, or
+            the loss is no longer a number.
     """
     images, labels = training
     batch = recipe.batch_size
     steps = len(labels) // batch  # of an epoch
     if steps == 0:
         raise StageError(f"batch_size is {batch}, but there are {len(labels)} images to train on")
-    strategy = tf.distribute.get_strategy()
+    strategy = model.distribute_strategy
+    replicas = strategy.num_replicas_in_sync
+    if batch < replicas:
+        raise StageError(f"batch_size is {batch}, but there are {replicas} replicas to share it")
+    chief = distribute.is_chief(strategy)
+    average = keras.models.clone_model(model)
+    average.set_weights(model.get_weights())
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = replicas > 1  # statistics are those of the whole batch
     with strategy.scope():
-        average = keras.models.clone_model(model)
-        average.set_weights(model.get_weights())
         optimizer = _optimizer(recipe, epochs * steps, model)
+    state = [*model.variables, *average.variables, *optimizer.variables]
+    history: list[Figures] = []  # of the epochs that are done; of the chief alone
+    before = 0  # the epochs that an interrupted run did
+    if key is not None:
+        before, history = checkpoint.restore(key, state, strategy)
+    for figures in history:
+        after_epoch(figures)
     order = _order(len(labels), batch, epochs, seed)
     batches = iter(
         strategy.distribute_datasets_from_function(
-            lambda context: _batches(images, labels, order, recipe, seed, context)
+            lambda context: _batches(images, labels, order, recipe, seed, before * steps, context)
         )
     )
     advance = _stepper(model, average, optimizer, recipe, batches)
 
-    with tqdm(total=epochs * steps, unit="step", disable=None) as bar:
-        for epoch in range(1, epochs + 1):
+    silent = None if chief else True  # None is where there is no terminal
+    with tqdm(total=epochs * steps, initial=before * steps, unit="step", disable=silent) as bar:
+        for epoch in range(before + 1, epochs + 1):
             bar.set_description(f"epoch {epoch}/{epochs}")
             loss, hits, done = 0.0, 0, 0
             while done < steps:
@@ -82,10 +101,15 @@ def train(
                 bar.update(count)
             if not np.isfinite(loss):
                 raise StageError(f"the loss of epoch {epoch} is {loss}; lower the learning_rate")
+            if not chief:
+                continue
             seen = network.probabilities(average, validation[0])
             figures["validation/loss"] = metrics.cross_entropy(seen, validation[1])
             figures["validation/accuracy"] = metrics.accuracy(seen, validation[1])
             after_epoch(figures)
+            history.append(figures)
+            if key is not None:
+                checkpoint.save(key, state, history)
     return average
 
 
@@ -100,16 +124,17 @@ def _stepper(
 
     It returns the sum of the steps' losses and the number of images that were answered rightly.
     """
-    strategy = tf.distribute.get_strategy()
+    strategy = model.distribute_strategy
+    count_of_all = recipe.batch_size + _extra(recipe)
 
     def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """One replica's part of one step."""
         smoothing = tf.where(labels == NO_LABEL, 1.0, recipe.label_smoothing)[:, tf.newaxis]
         targets = tf.one_hot(labels, 10) * (1 - smoothing) + smoothing / 10
         with tf.GradientTape() as tape:
-            logits = model(tf.cast(images, tf.float32), training=True)
+            logits = model(tf.cast(images, model.compute_dtype), training=True)
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-            loss = tf.reduce_mean(losses) / strategy.num_replicas_in_sync
+            loss = tf.reduce_sum(losses) / count_of_all
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply(gradients, model.trainable_variables)  # sums over the replicas
         hits = tf.reduce_sum(tf.cast(tf.argmax(logits, 1, tf.int32) == labels, tf.int32))
@@ -117,14 +142,14 @@ def _stepper(
 
     def follow() -> None:
         """Move the average; early on it reaches back over a tenth of the steps so far only."""
-        done = tf.cast(optimizer.iterations.value, tf.float32)
-        decay = tf.minimum(recipe.averaging, done / (10 + done))
+        done = tf.cast(optimizer.iterations.value, model.compute_dtype)
+        decay = tf.minimum(done / (10 + done), recipe.averaging)
         for mean, value in zip(average.variables, model.variables, strict=True):
             mean.value.assign_add((value.value - mean.value) * (1 - decay))
 
     @tf.function
     def advance(count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        losses, hits = 0.0, 0
+        losses, hits = tf.zeros([], model.compute_dtype), 0
         for _ in tf.range(count):
             loss, hit = strategy.run(step, args=next(batches))
             losses += strategy.reduce("SUM", loss, axis=None)
@@ -164,34 +189,53 @@ def _order(count: int, batch: int, epochs: int, seed: int) -> np.ndarray:
     return np.concatenate(shuffled).astype(np.int32)
 
 
+def _extra(recipe: params.Recipe) -> int:
+    """The number of pictures of nothing in a batch."""
+    return round(recipe.batch_size * recipe.nothing)
+
+
 def _batches(
     images: np.ndarray,
     labels: np.ndarray,
     order: np.ndarray,
     recipe: params.Recipe,
     seed: int,
+    first: int,
     context: tf.distribute.InputContext,
 ) -> tf.data.Dataset:
-    """The batches of one input pipeline, in order: uint8 (n, 28, 28) and int32 (n,).
+    """What the replicas of one worker compute, from step `first` on: uint8 (n, 28, 28), int32 (n,).
 
-    The split stays in memory once, as tensors from which each step gathers its rows.
+    The split stays in memory once, as tensors from which each step gathers its rows. What is
+    random is drawn for the whole batch, so that an image is the same whichever replica has it.
     """
-    pipelines = context.num_input_pipelines
-    shares = order.reshape(len(order), pipelines, context.num_replicas_in_sync // pipelines, -1)
-    rows = shares[:, context.input_pipeline_id].reshape(-1, shares.shape[-1])
     all_images, all_labels = tf.constant(images), tf.constant(labels, tf.int32)
-    extra = round(rows.shape[1] * recipe.nothing)
+    all_rows = tf.constant(order)
+    replicas = context.num_replicas_in_sync
+    here = replicas // context.num_input_pipelines  # replicas of this worker
 
-    def batch(number: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        chosen = augment(tf.gather(all_images, row), recipe.augment, tf.stack([seed, number]))
-        empty = nothing(extra, tf.stack([seed + 1, number]))
+    def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        step, replica = number // here, context.input_pipeline_id * here + number % here
+
+        def share(rows: tf.Tensor) -> tf.Tensor:
+            count = len(rows)
+            own = rows[count * replica // replicas : count * (replica + 1) // replicas]
+            if count % replicas == 0:
+                own = tf.ensure_shape(own, [count // replicas, *rows.shape[1:]])
+            return own
+
+        rows = share(all_rows[step])
+        chosen = tf.gather(all_images, rows)
+        if not recipe.augment.nothing:
+            drawn = transforms(recipe.batch_size, recipe.augment, tf.stack([seed, step]))
+            chosen = distort(chosen, share(drawn))
+        empty = share(nothing(_extra(recipe), tf.stack([seed + 1, step])))
         return (
             tf.concat([chosen, empty], axis=0),
-            tf.concat([tf.gather(all_labels, row), tf.fill([extra], NO_LABEL)], axis=0),
+            tf.concat([tf.gather(all_labels, rows), tf.fill([len(empty)], NO_LABEL)], axis=0),
         )
 
     return (
-        tf.data.Dataset.from_tensor_slices((np.arange(len(rows), dtype=np.int32), rows))
+        tf.data.Dataset.range(first * here, len(order) * here)
         .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
@@ -199,11 +243,38 @@ def _batches(
 
 def main() -> None:
     chosen = params.load()
+    strategy = distribute.choose(chosen.train.strategy)
+    with distribute.end_with_the_others(strategy):
+        _run(chosen, strategy)
+
+
+def _run(chosen: params.Params, strategy: tf.distribute.Strategy) -> None:
     images, labels = idx.load(Path("data/idx"), "training")
     cut = len(labels) - chosen.train.validation
     if cut <= 0:
         raise StageError(f"train.validation leaves nothing of {len(labels)} images to train on")
+    key = checkpoint.key(chosen, (images, labels))
+    if not np.array_equal(distribute.from_chief(strategy, key), key):
+        raise StageError("this worker's params, data, code or libraries are not those of the chief")
     keras.utils.set_random_seed(chosen.train.seed)
+    with strategy.scope():
+        model = network.build(chosen.network)
+
+    def trained(after_epoch: Callable[[Figures], None]) -> keras.Model:
+        return train(
+            model,
+            (images[:cut], labels[:cut]),
+            (images[cut:], labels[cut:]),
+            chosen.recipe,
+            chosen.train.epochs,
+            chosen.train.seed,
+            after_epoch,
+            key,
+        )
+
+    if not distribute.is_chief(strategy):
+        trained(lambda figures: None)
+        return
     with (
         whole_folder(Path("data/network")) as folder,
         whole_folder(Path("data/training")) as curves,
@@ -223,17 +294,10 @@ def main() -> None:
             tqdm.write(f"epoch {epoch}/{chosen.train.epochs}: {said}")
             live.next_step()
 
-        trained = train(
-            network.build(chosen.network),
-            (images[:cut], labels[:cut]),
-            (images[cut:], labels[cut:]),
-            chosen.recipe,
-            chosen.train.epochs,
-            chosen.train.seed,
-            after_epoch,
-        )
-        network.calibrate(trained, images[cut:], labels[cut:])
-        network.save(trained, folder)
+        average = trained(after_epoch)
+        network.calibrate(average, images[cut:], labels[cut:])
+        network.save(average, folder)
+    checkpoint.remove()
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def test_the_comments_survive_what_dvc_does_to_the_file_for_an_experiment(tmp_pa
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
-        ("train.epoch", 3, "train.epoch is not a known key; there are epochs, seed, validation"),
+        ("train.epoch", 3, "train.epoch is not a known key; there are strategy, epochs, seed"),
         ("epochs", 3, "epochs is not a known key; there are data, network, train"),
         ("train.epochs", None, "train.epochs: Input should be a valid integer, found None"),
         ("train.epochs", "3", "train.epochs: Input should be a valid integer, found '3'"),

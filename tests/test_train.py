@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 from service.quiet import tf
 
 import keras
@@ -8,11 +5,11 @@ import numpy as np
 import pytest
 
 from stages import network, params
-from stages.augment import augment
+from stages.augment import distort, transforms
 from stages.params import Augment
 from stages.stage import StageError
 from stages.train import train
-from tests.conftest import ENVIRONMENT, PROJECT
+from tests.conftest import PROJECT
 
 STILL = Augment(shift=0.0, rotation=0.0, scale=0.0, shear=0.0)
 SEED = tf.constant([1, 2])
@@ -21,6 +18,10 @@ SEED = tf.constant([1, 2])
 @pytest.fixture(scope="module")
 def chosen():
     return params.load(PROJECT / "params.yaml")
+
+
+def augment(images, limits, seed):
+    return distort(images, transforms(len(images), limits, seed))
 
 
 def digits(testing, count):
@@ -79,46 +80,6 @@ def test_without_averaging_the_model_is_the_trained_one(chosen, testing):
     average = train(model, split, split, recipe, 1, 1, lambda figures: None)
     for mean, value in zip(average.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(mean, value, rtol=1e-6, atol=1e-7)
-
-
-TWO_REPLICAS = """
-from service.quiet import tf
-import keras, numpy as np
-from pathlib import Path
-from stages import idx, network, params
-from stages.train import train
-
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
-chosen = params.load()
-split = [a[:200] for a in idx.load(Path({idx!r}), "testing")]
-recipe = chosen.train.mlp.model_copy(update=dict(batch_size=20, averaging=0.9))
-
-def weights(strategy):
-    keras.utils.set_random_seed(1)
-    with strategy.scope():
-        model = network.build(chosen.network.model_copy(update=dict(kind="mlp")))
-        return train(model, split, split, recipe, 2, 1, lambda figures: None).get_weights()
-
-one = weights(tf.distribute.get_strategy())
-two = weights(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
-print(max(float(np.abs(a - b).max()) for a, b in zip(one, two)))
-"""
-
-
-def test_the_loop_gives_the_same_weights_on_two_replicas(repository):
-    script = TWO_REPLICAS.format(idx=str(repository.path / "data/idx"))
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=PROJECT,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout.split()[-1]) < 1e-3
 
 
 def test_no_distortion_leaves_the_images_as_they_are(testing):
