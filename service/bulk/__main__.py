@@ -3,13 +3,21 @@
 import argparse
 import logging
 import os
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from service import pin
+from service.silence import silence
+
+if TYPE_CHECKING:
+    from service.bulk.job import Job
 
 PART_SIZE = 2000
 # Of Ray: each costs the driver some kilobytes and milliseconds. Where a job has more parts, a task
@@ -31,7 +39,7 @@ def main() -> None:
     except (pin.PinError, InputError, JobError) as error:
         sys.exit(f"bulk: {error}")
     except OSError as error:
-        sys.exit(f"bulk: {options.out}: {error}")
+        sys.exit(f"bulk: {error}")
     except KeyboardInterrupt:
         sys.exit("bulk: interrupted; the same command goes on with the parts that are missing")
 
@@ -81,20 +89,27 @@ def _run(options: argparse.Namespace) -> None:
     start = time.monotonic()
     pinned = pin.read(options.lock)
     artifact = _artifact(pinned)
-    names = [places.absolute(name) for name in options.inputs]
-    out = places.absolute(options.out)
-    job = Job(out, names, options.part_size, options.column, pinned.version)
+    job = Job(
+        out=places.absolute(options.out),
+        inputs=[places.absolute(name) for name in options.inputs],
+        part_size=options.part_size,
+        column=options.column,
+        version=pinned.version,
+    )
     resumed = job.start()
     done = job.done()
-    parts = [part for part in job.places() if job.output(part[0]) not in done]
+    parts = [part for part in job.parts() if job.output(part[0]) not in done]
     if resumed:
-        print(f"{len(done):,} of {len(done) + len(parts):,} parts are done already", flush=True)
-    rows, errors, seconds = _recognize(job, artifact, parts, len(done)) if parts else (0, 0, 0.0)
+        print(
+            f"{len(done):,} of {len(done) + len(parts):,} parts are done; what was added to the "
+            "inputs since the first run is not among them",
+            flush=True,
+        )
+    rows, errors, rate = _recognize(job, artifact, parts, len(done)) if parts else (0, 0, 0)
     job.clear()
     print(
         f"{rows:,} pictures, {errors:,} of them with an error, in {time.monotonic() - start:.1f} s "
-        f"({rows / seconds if seconds else 0:,.0f} a second from the first part on), "
-        f"by {pinned.version}"
+        f"({rate:,.0f} a second after the start), by {pinned.version}"
     )
 
 
@@ -110,50 +125,87 @@ def _artifact(pinned: pin.Pin) -> dict[str, bytes]:
 def _recognize(
     job: "Job", artifact: dict[str, bytes], parts: list[tuple[int, int, int]], done: int
 ) -> tuple[int, int, float]:
-    """Make the outputs of parts; return how many rows and errors they have, and in what time."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    import pyarrow as pa
-    import ray
-    import ray.data
-    from tqdm import tqdm
+    """Make the outputs of parts.
 
-    import service
-    from service.bulk.job import JobError
-    from service.bulk.worker import Worker
+    Returns:
+        Their rows, how many of them are errors, and the rows a second since the first worker
+        began.
+    """
+    with _ray():
+        import pyarrow as pa
+        import ray
+        from tqdm import tqdm
 
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    if "RAY_ADDRESS" in os.environ:
-        ray.init(log_to_driver=False, runtime_env={"py_modules": [service]})
-    else:
-        ray.init("local", log_to_driver=False, include_dashboard=False, object_store_memory=STORE)
-    try:
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        cores = int(ray.cluster_resources().get("CPU", 1))
-        table = pa.table(dict(zip(("number", "start", "end"), zip(*parts), strict=True)))
+        from service.bulk.worker import Worker
+
+        table = pa.table(
+            dict(zip(("number", "start", "end"), zip(*parts, strict=True), strict=True))
+        )
         size = -(-len(table) // MOST_TASKS)
         tasks = [table.slice(start, size) for start in range(0, len(table), size)]
         made = ray.data.from_arrow(tasks).map_batches(
             Worker,
             batch_size=None,
             fn_constructor_args=(job, artifact),
-            compute=ray.data.ActorPoolStrategy(size=cores),
+            compute=ray.data.ActorPoolStrategy(size=int(ray.cluster_resources().get("CPU", 1))),
             num_cpus=1,
         )
         rows = errors = 0
-        first = None
         with tqdm(total=done + len(parts), initial=done, unit="part", disable=None) as bar:
-            for row in made.iter_rows():
+            for number, row in enumerate(made.iter_rows()):
+                now = time.monotonic()
+                if not number:
+                    began = now - row["seconds"]
                 rows += row["rows"]
                 errors += row["errors"]
-                first = first or time.monotonic()
-                bar.set_postfix(pictures=rows, errors=errors)
+                rate = rows / (now - began)
+                bar.set_postfix_str(f"{rows:,} pictures, {rate:,.0f} a second, {errors:,} errors")
                 bar.update()
-        return rows, errors, time.monotonic() - first
+    return rows, errors, rate
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    """Start Ray on this machine, or join the cluster at RAY_ADDRESS.
+
+    Raises:
+        JobError: that was not possible, or what runs there failed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    import ray
+    import ray.data
+
+    import service
+    from service.bulk.job import JobError
+
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    address = os.environ.get("RAY_ADDRESS")
+    quiet = {"logging_level": "error", "log_to_driver": False}
+    try:
+        with silence():
+            if address:
+                ray.init(address, runtime_env={"py_modules": [service]}, **quiet)
+            else:
+                ray.init("local", include_dashboard=False, object_store_memory=STORE, **quiet)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise JobError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from error
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # in place of Ray's own
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        raise JobError(f"{_cause(error)}; the same command goes on with what is missing") from error
     finally:
         ray.shutdown()
+
+
+def _cause(error: BaseException) -> str:
+    """What a worker raised, below all that Ray wraps around it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class Job:
         del fields["out"]  # it may be moved
         return fields
 
-    def places(self) -> Iterator[tuple[int, int, int]]:
+    def parts(self) -> Iterator[tuple[int, int, int]]:
         """The number of each part, and from where to where it is in the list."""
         system, path = places.locate(f"{self.out}/{LIST}")
         with system.open_input_stream(path) as stream:

@@ -1,6 +1,7 @@
 """What recognises parts: one process a core, with the model in memory."""
 
 import hashlib
+import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -57,12 +58,16 @@ class Worker:
             batch: the number of each part, and from where to where it is in the list.
 
         Returns:
-            How many rows and errors each has.
+            How many rows and errors each has, and how long it took.
         """
         columns = (batch[name] for name in ("number", "start", "end"))
-        made = [self._make(*map(int, row)) for row in zip(*columns, strict=True)]
-        rows, errors = np.array(made, int).T
-        return {"rows": rows, "errors": errors}
+        made = [self._timed(*map(int, row)) for row in zip(*columns, strict=True)]
+        rows, errors, seconds = zip(*made, strict=True)
+        return {"rows": np.array(rows), "errors": np.array(errors), "seconds": np.array(seconds)}
+
+    def _timed(self, number: int, start: int, end: int) -> tuple[int, int, float]:
+        began = time.monotonic()
+        return *self._make(number, start, end), time.monotonic() - began
 
     def _make(self, number: int, start: int, end: int) -> tuple[int, int]:
         output = self._job.output(number)
