@@ -6,6 +6,7 @@ import re
 import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import chain
@@ -24,6 +25,7 @@ MAGIC = re.compile(r"[*?[]")
 # Columns of Parquet that are looked for, in this order.
 PICTURES = ("image", "png", "jpg", "picture", "bytes", "content")
 NAMES = ("path", "filename", "file_name", "file", "name")
+REQUESTS = 64  # to a bucket at a time; as many pictures are in memory
 READ = 64  # rows of Parquet at a time: as many pictures are in memory
 TOO_LARGE = ImageError(f"The file is too large; the most is {MAX_BYTES:,} bytes.")
 DAMAGE = (*(OSError, EOFError, zlib.error, lzma.LZMAError), tarfile.TarError, pa.ArrowException)
@@ -78,8 +80,15 @@ def pictures(part: Part, column: str | None) -> Iterator[Picture]:
         column: that has the pictures in Parquet; None looks for one.
     """
     if part.kind == "files":
-        for name in part.names:
-            yield name, _file(name)
+        if "://" not in part.names[0]:
+            for name in part.names:
+                yield name, _file(name)
+            return
+        # From a bucket one takes long to come, so many are asked for at a time.
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            for start in range(0, len(part.names), REQUESTS):
+                names = part.names[start : start + REQUESTS]
+                yield from zip(names, pool.map(_file, names), strict=True)
     elif part.kind == "tar":
         yield from _members(part.names[0])
     else:
@@ -187,9 +196,9 @@ class _Member(tarfile.TarInfo):
     """
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Member":
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
         try:
-            return super().frombuf(buf, encoding, errors)  # type: ignore[return-value]
+            return super().frombuf(buf, encoding, errors)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:
@@ -276,11 +285,10 @@ def _batch(
 ) -> Iterator[Picture]:
     said = batch.column(names).to_pylist() if names else [None] * len(batch)
     for number, picture in enumerate(batch.column(pictures).to_pylist()):
-        path = said[number]
+        path, content = said[number], picture
         if isinstance(picture, dict):
-            path = path or picture.get("path")
-            picture = picture["bytes"]
-        content = picture or b""
+            path, content = path or picture.get("path"), picture["bytes"]
+        content = content or b""
         yield f"{name}/{path or first + number}", TOO_LARGE if len(content) > MAX_BYTES else content
 
 
