@@ -132,18 +132,15 @@ def _recognize(
         began.
     """
     with _ray():
-        import pyarrow as pa
         import ray
         from tqdm import tqdm
 
         from service.bulk.worker import Worker
 
-        table = pa.table(
-            dict(zip(("number", "start", "end"), zip(*parts, strict=True), strict=True))
-        )
-        size = -(-len(table) // MOST_TASKS)
-        tasks = [table.slice(start, size) for start in range(0, len(table), size)]
-        made = ray.data.from_arrow(tasks).map_batches(
+        # Not from_arrow, for which Ray starts more processes than for all the rest.
+        items = [dict(zip(("number", "start", "end"), part, strict=True)) for part in parts]
+        tasks = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_TASKS))
+        made = tasks.map_batches(
             Worker,
             batch_size=None,
             fn_constructor_args=(job, artifact),

@@ -42,9 +42,12 @@ class Job:
         """Write the list of parts, once; return whether it was there from an earlier run.
 
         Raises:
-            JobError: the folder has another job's output, or none of a job's.
+            JobError: the folder has another job's output, or none of a job's, or is an input.
             InputError: nothing is to be recognised.
         """
+        for name in self.inputs:
+            if f"{self.out}/".startswith(f"{name}/"):
+                raise JobError(f"{self.out} is inside the input {name}; choose another --out")
         system, path = places.locate(self.out)
         system.create_dir(path)
         try:
