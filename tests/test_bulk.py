@@ -34,8 +34,8 @@ from service.limits import Limits
 from tests.conftest import ENVIRONMENT
 
 TIMEOUT = 120  # seconds
-COPIES = 60  # of the 500 images, so that there is a middle of the job to kill something in
-PART_SIZE = 100
+COPIES = 24  # of the 500 images, so that there is a middle of the job to kill something in
+PART_SIZE = 50
 BROKEN = {
     "empty.png": b"",
     "text.png": b"no picture",
@@ -331,7 +331,8 @@ def test_a_job_that_was_killed_goes_on_and_does_nothing_twice(
         wait_for(lambda: len(parts_of(out)) > 3)
         process.kill()
         process.wait(TIMEOUT)
-        wait_for(lambda: not processes(process.pid))  # Ray ends with it
+        # Its workers end with it; agents of Ray, which do nothing, some time later.
+        wait_for(lambda: not any("MapWorker" in line for line in processes(process.pid)))
     finally:
         kill(process.pid)
         process.stdout.close()
@@ -468,8 +469,8 @@ def test_any_name_of_a_file_is_a_row(png_files, repository, tmp_path):
 def test_an_archive_that_is_cut_off_gives_what_is_whole_and_an_error(png_files, tmp_path, mode):
     files = png_files[:5]
     content = tar_of(files, mode)
-    whole = tar_of(files)
-    end = len(whole.rstrip(b"\0")) if mode == "w" else len(content)
+    # Up to the mark of its end, which is of zeros: without all that follows nothing is lost.
+    end = len(content.rstrip(b"\0")) if mode == "w" else len(content) - 64
     for cut in [*range(0, end, 111), 512, 1024]:
         (tmp_path / "cut.tar").write_bytes(content[:cut])
         *found, (name, error) = pictures(tmp_path / "cut.tar")
