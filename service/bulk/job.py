@@ -97,7 +97,8 @@ class Job:
 
     def done(self) -> set[str]:
         """The outputs of all parts that are done."""
-        return {entry.name for entry in places.entries(self.out) if "/part-" in entry.name}
+        names = (entry.name for entry in places.entries(self.out))
+        return {name for name in names if name.rpartition("/")[2].startswith("part-")}
 
     def clear(self) -> None:
         """Remove what processes that were killed have left half written."""
