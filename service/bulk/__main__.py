@@ -23,6 +23,7 @@ PART_SIZE = 2000
 # Of Ray: each costs the driver some kilobytes and milliseconds. Where a job has more parts, a task
 # has several of them.
 MOST_TASKS = 10_000
+AGAIN = "the same command goes on with what is missing"
 STORE = 100 << 20  # bytes of Ray's object store, which has next to nothing to hold
 
 
@@ -41,7 +42,7 @@ def main() -> None:
     except OSError as error:
         sys.exit(f"bulk: {error}")
     except KeyboardInterrupt:
-        sys.exit("bulk: interrupted; the same command goes on with the parts that are missing")
+        sys.exit(f"bulk: interrupted; {AGAIN}")
 
 
 def _options() -> argparse.Namespace:
@@ -127,6 +128,9 @@ def _recognize(
 ) -> tuple[int, int, float]:
     """Make the outputs of parts.
 
+    Raises:
+        JobError: one cannot be made.
+
     Returns:
         Their rows, how many of them are errors, and the rows a second since the first worker
         began.
@@ -135,22 +139,26 @@ def _recognize(
         import ray
         from tqdm import tqdm
 
+        from service.bulk.job import JobError
         from service.bulk.worker import Worker
 
         # Not from_arrow, for which Ray starts more processes than for all the rest.
         items = [dict(zip(("number", "start", "end"), part, strict=True)) for part in parts]
         tasks = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_TASKS))
+        cores = int(ray.cluster_resources().get("CPU", 1))
         made = tasks.map_batches(
             Worker,
             batch_size=None,
             fn_constructor_args=(job, artifact),
-            compute=ray.data.ActorPoolStrategy(size=int(ray.cluster_resources().get("CPU", 1))),
+            compute=ray.data.ActorPoolStrategy(size=min(cores, len(items))),
             num_cpus=1,
         )
         rows = errors = 0
         with tqdm(total=done + len(parts), initial=done, unit="part", disable=None) as bar:
             for number, row in enumerate(made.iter_rows()):
                 now = time.monotonic()
+                if row["failure"]:
+                    raise JobError(f"{row['failure']}; {AGAIN}")
                 if not number:
                     began = now - row["seconds"]
                 rows += row["rows"]
@@ -193,16 +201,9 @@ def _ray() -> Iterator[None]:
     try:
         yield
     except ray.exceptions.RayError as error:
-        raise JobError(f"{_cause(error)}; the same command goes on with what is missing") from error
+        raise JobError(f"Ray failed: {' '.join(str(error).split())}; {AGAIN}") from error
     finally:
         ray.shutdown()
-
-
-def _cause(error: BaseException) -> str:
-    """What a worker raised, below all that Ray wraps around it."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

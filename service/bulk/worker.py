@@ -58,16 +58,21 @@ class Worker:
             batch: the number of each part, and from where to where it is in the list.
 
         Returns:
-            How many rows and errors each has, and how long it took.
+            How many rows and errors each has, how long it took, and why it could not be made,
+            as a disk that is full; what is raised, Ray wraps up until nobody can read it.
         """
         columns = (batch[name] for name in ("number", "start", "end"))
-        made = [self._timed(*map(int, row)) for row in zip(*columns, strict=True)]
-        rows, errors, seconds = zip(*made, strict=True)
-        return {"rows": np.array(rows), "errors": np.array(errors), "seconds": np.array(seconds)}
+        made = [self._tried(*map(int, row)) for row in zip(*columns, strict=True)]
+        names = ("rows", "errors", "seconds", "failure")
+        return {name: np.array(of) for name, of in zip(names, zip(*made, strict=True), strict=True)}
 
-    def _timed(self, number: int, start: int, end: int) -> tuple[int, int, float]:
+    def _tried(self, number: int, start: int, end: int) -> tuple[int, int, float, str]:
         began = time.monotonic()
-        return *self._make(number, start, end), time.monotonic() - began
+        try:
+            rows, errors = self._make(number, start, end)
+        except (OSError, ValueError) as error:
+            return 0, 0, 0.0, f"{self._job.output(number)} cannot be made: {error}"
+        return rows, errors, time.monotonic() - began, ""
 
     def _make(self, number: int, start: int, end: int) -> tuple[int, int]:
         output = self._job.output(number)
