@@ -36,7 +36,7 @@ licences: $(BIN)/locked ## List the licences of what is locked; fail on one that
 
 lock: $(BIN)/locked ## Compile requirements.txt afresh from pyproject.toml
 	uv pip compile pyproject.toml --universal --generate-hashes --no-header --quiet --upgrade \
-		--extra pipeline --extra service --extra cpu --extra test --output-file requirements.txt
+		--extra pipeline --extra service --extra bulk --extra cpu --extra test --output-file requirements.txt
 
 $(BIN)/locked: requirements.txt
 	$(PYTHON) -m venv .venv

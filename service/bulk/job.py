@@ -1,0 +1,116 @@
+"""A job in its output folder: what it is, its list of parts, and which of them are done."""
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+from pyarrow import parquet
+from pyarrow.fs import FileSelector, FileType
+
+from service.bulk import inputs, places
+from service.bulk.inputs import Part
+
+JOB, LIST, PART = "_job.json", "_parts.jsonl", "part-{:07d}.parquet"
+SCHEMA = pa.schema(
+    {
+        "path": pa.string(),
+        "label": pa.int64(),
+        "probabilities": pa.list_(pa.float32(), 10),
+        "error": pa.string(),
+        "version": pa.string(),
+    }
+)
+
+
+class JobError(Exception):
+    """The job cannot go on in this folder; the text is the sentence that the user reads."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What makes the output what it is. A folder has the output of one job."""
+
+    out: str
+    inputs: list[str]
+    part_size: int
+    column: str | None
+    version: str
+
+    def start(self) -> bool:
+        """Write the list of parts, once; return whether it was there from an earlier run.
+
+        Raises:
+            JobError: the folder has another job's output, or none of a job's, or is an input.
+            InputError: nothing is to be recognised.
+        """
+        for name in self.inputs:
+            if f"{self.out}/".startswith(f"{name}/"):
+                raise JobError(f"{self.out} is inside the input {name}; choose another --out")
+        system, path = places.locate(self.out)
+        system.create_dir(path)
+        try:
+            with system.open_input_stream(f"{path}/{JOB}") as stream:
+                found = json.loads(stream.read())
+        except FileNotFoundError:
+            if places.entries(self.out):
+                raise JobError(
+                    f"{self.out} is not empty, and no job was started there; choose another --out"
+                ) from None
+        else:
+            for name, value in self._identity().items():
+                if found.get(name) != value:
+                    raise JobError(
+                        f"{self.out} has a job with another {name.replace('_', ' ')}: "
+                        f"{found.get(name)}, and not {value}; choose another --out, or remove it"
+                    )
+            return True
+        with places.written_whole(f"{self.out}/{LIST}") as stream:
+            for part in inputs.parts(self.inputs, self.part_size):
+                stream.write(f"{json.dumps(asdict(part))}\n".encode())
+        with places.written_whole(f"{self.out}/{JOB}") as stream:
+            stream.write(json.dumps(self._identity(), indent=1).encode())
+        return False
+
+    def _identity(self) -> dict[str, object]:
+        fields = asdict(self)
+        del fields["out"]  # it may be moved
+        return fields
+
+    def parts(self) -> Iterator[tuple[int, int, int]]:
+        """The number of each part, and from where to where it is in the list."""
+        system, path = places.locate(f"{self.out}/{LIST}")
+        with system.open_input_stream(path) as stream:
+            start = 0
+            for number, line in enumerate(io.BufferedReader(stream, 1 << 20)):
+                yield number, start, start + len(line)
+                start += len(line)
+
+    def part(self, start: int, end: int) -> Part:
+        system, path = places.locate(f"{self.out}/{LIST}")
+        with system.open_input_file(path) as stream:
+            return Part(**json.loads(stream.read_at(end - start, start)))
+
+    def output(self, number: int) -> str:
+        return f"{self.out}/{PART.format(number)}"
+
+    def done(self) -> set[str]:
+        """The outputs of all parts that are done."""
+        names = (entry.name for entry in places.entries(self.out))
+        return {name for name in names if name.rpartition("/")[2].startswith("part-")}
+
+    def clear(self) -> None:
+        """Remove what processes that were killed have left half written."""
+        system, path = places.locate(self.out)
+        for info in system.get_file_info(FileSelector(path)):
+            if info.type == FileType.File and info.base_name.startswith("_part-"):
+                system.delete_file(info.path)
+
+
+def counts(output: str) -> tuple[int, int]:
+    """How many rows a part has, and how many of them with an error."""
+    system, path = places.locate(output)
+    with system.open_input_file(path) as stream:
+        table = parquet.read_table(stream, columns=["error"])
+    return len(table), len(table) - table["error"].null_count
