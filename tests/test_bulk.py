@@ -393,6 +393,16 @@ def test_the_output_is_in_no_input(repository, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_cluster_that_is_not_there_is_said_at_once(repository, png_files, tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    environment = ENVIRONMENT | {"RAY_ADDRESS": address}
+    out = tmp_path / "out"
+    said = run_bulk(repository.path, environment, png_files[0], f"--out={out}", status=1)
+    assert said.startswith(f"bulk: Ray at {address} cannot be used: ")
+    assert said.count("\n") == 1
+    assert not parts_of(out)
+
+
 def test_an_artifact_that_is_not_the_pinned_one_is_refused(scratch, png_files, tmp_path):
     with (scratch.path / "data/model/saved_model.pb").open("ab") as file:
         file.write(b"x")

@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ PART_SIZE = 2000
 # has several of them.
 MOST_TASKS = 10_000
 AGAIN = "the same command goes on with what is missing"
+IN_FLIGHT = 8  # tasks that wait at each worker, which else stands still between two of them
+CONNECT_TIMEOUT = 10  # seconds
 STORE = 100 << 20  # bytes of Ray's object store, which has next to nothing to hold
 
 
@@ -150,7 +153,9 @@ def _recognize(
             Worker,
             batch_size=None,
             fn_constructor_args=(job, artifact),
-            compute=ray.data.ActorPoolStrategy(size=min(cores, len(items))),
+            compute=ray.data.ActorPoolStrategy(
+                size=min(cores, len(items)), max_tasks_in_flight_per_actor=IN_FLIGHT
+            ),
             num_cpus=1,
         )
         rows = errors = 0
@@ -191,6 +196,7 @@ def _ray() -> Iterator[None]:
     try:
         with silence():
             if address:
+                _reach(address)
                 ray.init(address, runtime_env={"py_modules": [service]}, **quiet)
             else:
                 ray.init("local", include_dashboard=False, object_store_memory=STORE, **quiet)
@@ -204,6 +210,13 @@ def _ray() -> Iterator[None]:
         raise JobError(f"Ray failed: {' '.join(str(error).split())}; {AGAIN}") from error
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """Raise OSError where nobody listens, for which Ray would wait for minutes without a word."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():  # and not "auto", for one
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT).close()
 
 
 if __name__ == "__main__":
