@@ -73,9 +73,19 @@ def _pictures() -> tuple[list[str | None], list[bytes]]:
 def _files() -> tuple[list[str | None], list[bytes]]:
     """The files in the fields named image. Flask's own parser takes several times as long."""
     content = bodies.read()
+    names, contents = [], []
     most = limits.current().images
+    boundary = request.mimetype_params.get("boundary", "")
     try:
-        names, contents = parse(content, request.mimetype_params.get("boundary", ""), most)
+        with PushMultipartParser(boundary, len(content), max_segment_count=most) as parser:
+            for event in parser.parse(content):
+                if isinstance(event, MultipartSegment):
+                    part, data = event, bytearray()
+                elif event:
+                    data += event
+                elif part.name == "image" and part.filename is not None:
+                    names.append(part.filename)
+                    contents.append(bytes(data))
     except ParserLimitReached as error:
         raise RequestEntityTooLarge(
             f"The form has more than {most:,} parts, or one with too many headers."
@@ -84,27 +94,4 @@ def _files() -> tuple[list[str | None], list[bytes]]:
         raise BadRequest(f"The form is damaged or cut off: {error.args[0]}.") from error
     if not names:
         raise BadRequest("The form has no file in a field named image.")
-    return names, contents
-
-
-def parse(content: bytes, boundary: str, most: int) -> tuple[list[str | None], list[bytes]]:
-    """The name and the bytes of each file in a form's fields named image.
-
-    Args:
-        most: parts that the form may have.
-
-    Raises:
-        MultipartError: it is damaged, or has more.
-    """
-    names: list[str | None] = []
-    contents = []
-    with PushMultipartParser(boundary, len(content), max_segment_count=most) as parser:
-        for event in parser.parse(content):
-            if isinstance(event, MultipartSegment):
-                part, data = event, bytearray()
-            elif event:
-                data += event
-            elif part.name == "image" and part.filename is not None:
-                names.append(part.filename)
-                contents.append(bytes(data))
     return names, contents

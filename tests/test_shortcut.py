@@ -94,12 +94,19 @@ def test_the_token_opens_it(model, picture):
     assert take(model, picture, "image/png", **given)[0]
 
 
-def test_the_answer_is_as_by_flask(server, png_files):
-    for file in png_files[:20]:
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("104.png", " a b.png ", "folder/a.png", "C:a.png", "a;b=c.png", "'a'.png", "a\\b.png"),
+        *('"a".png', "100%.png", "%22.png", "ä.png", "九.png", "a\tb.png"),
+    ],
+)
+def test_the_answer_is_as_by_flask(server, png_files, name):
+    for file in png_files[:3]:
         short, long = (
             requests.post(
                 f"{server.url}/recognize{query}",
-                files={"image": (file.name, file.read_bytes())},
+                files={"image": (name, file.read_bytes(), "image/png")},
                 headers={"X-Request-Id": "one"},
                 timeout=60,
             )
