@@ -87,7 +87,7 @@ def _observed(application: "WSGIApplication", model: Model, log_format: str) -> 
             headers += HEADERS
             headers.append(("X-Model-Version", model.version))
             headers.append(("X-Request-Id", environ[log.IDENTITY]))
-            if not any(name == "Content-Security-Policy" for name, _ in headers):
+            if "Content-Security-Policy" not in dict(headers):
                 headers.append(("Content-Security-Policy", POLICY))
             return start_response(status, headers, *rest)
 

@@ -108,7 +108,7 @@ def decode_many(content: bytes, max_pixels: int = MAX_PIXELS) -> tuple[np.ndarra
 
 def pixels_of(content: bytes) -> int:
     """How many a picture has, as its header says; none if that is no good."""
-    if is_plain(content):  # without a look at it by Pillow, which takes longer than to decode it
+    if _is_plain(content):  # without a look at it by Pillow, which takes longer than to decode it
         return SIDE * SIDE
     with suppress(*DAMAGE), _opened(content) as picture:
         return picture.width * picture.height
@@ -141,7 +141,7 @@ def _grey(content: bytes, max_pixels: int) -> np.ndarray:
     """
     if not content:
         raise ImageError("The image is empty.")
-    if is_plain(content):
+    if _is_plain(content):
         # OpenCV takes a fraction of Pillow's time. It gives nothing for the least damage.
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         if image is not None and image.shape == (SIDE, SIDE):
@@ -176,7 +176,7 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
         yield picture
 
 
-def is_plain(content: bytes) -> bool:
+def _is_plain(content: bytes) -> bool:
     """Whether it is a PNG file of 28 x 28 grey pixels of 8 bits with one chunk of pixels, no other.
 
     OpenCV gets no other: it has no eye for a transparent grey, and takes as much memory, up to

@@ -1,4 +1,4 @@
-"""The usual request, one plain PNG file to /recognize, answered without Flask.
+"""The usual request, one PNG file like MNIST's to /recognize, answered without Flask.
 
 Flask and its requests take as long as all the rest together. Whatever is not so plain, or goes
 wrong, takes the long way, through Flask, which alone knows every route, option and error.
@@ -73,7 +73,7 @@ def _may_be_usual(environ: "WSGIEnvironment", token: str | None) -> bool:
 
 
 def _read(body: bytes, content_type: str) -> tuple[str | None, np.ndarray] | None:
-    """The name and the image of a body that is one plain PNG file, or a form with no other part."""
+    """The name and the image of a body that is one such PNG file, or a form with no other part."""
     name, content = None, body
     if of_form := TYPE_OF_FORM.fullmatch(content_type):
         form = FORM.fullmatch(body)
@@ -84,7 +84,9 @@ def _read(body: bytes, content_type: str) -> tuple[str | None, np.ndarray] | Non
             return None
     elif content_type != "image/png":
         return None
+    if not content.startswith(images.PLAIN):
+        return None
     try:
-        return (name, images.decode(content)) if images.is_plain(content) else None
+        return name, images.decode(content)
     except images.ImageError:
         return None
