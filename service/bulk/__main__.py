@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Event
 from typing import TYPE_CHECKING
 
 from service import pin
@@ -138,7 +139,7 @@ def _recognize(
         Their rows, how many of them are errors, and the rows a second since the first worker
         began.
     """
-    with _ray():
+    with _ray() as stopped:
         import ray
         from tqdm import tqdm
 
@@ -162,6 +163,8 @@ def _recognize(
         with tqdm(total=done + len(parts), initial=done, unit="part", disable=None) as bar:
             for number, row in enumerate(made.iter_rows()):
                 now = time.monotonic()
+                if stopped.is_set():
+                    raise KeyboardInterrupt
                 if row["failure"]:
                     raise JobError(f"{row['failure']}; {AGAIN}")
                 if not number:
@@ -175,8 +178,12 @@ def _recognize(
 
 
 @contextmanager
-def _ray() -> Iterator[None]:
+def _ray() -> Iterator[Event]:
     """Start Ray on this machine, or join the cluster at RAY_ADDRESS.
+
+    Yields:
+        What is set once this process was told to end: where that finds Python in a callback of
+        Ray's, the KeyboardInterrupt gets lost.
 
     Raises:
         JobError: that was not possible, or what runs there failed.
@@ -203,9 +210,16 @@ def _ray() -> Iterator[None]:
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise JobError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from error
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # in place of Ray's own
+    stopped = Event()
+
+    def stop(*_: object) -> None:
+        stopped.set()
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):  # in place of Ray's own
+        signal.signal(number, stop)
     try:
-        yield
+        yield stopped
     except ray.exceptions.RayError as error:
         raise JobError(f"Ray failed: {' '.join(str(error).split())}; {AGAIN}") from error
     finally:
