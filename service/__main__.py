@@ -24,7 +24,7 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
-from service import authorization, log, pin, published, recognizer
+from service import authorization, log, pin, published, recognizer, signals
 from service.limits import Limits
 from service.watch import Watcher
 
@@ -192,7 +192,7 @@ def _serve(options: argparse.Namespace, token: str | None, private: Path) -> Non
         watcher.start()
 
     granian.on_startup(start)
-    os.register_at_fork(after_in_child=_forget_handlers)
+    signals.block_in_children()
     # Each connection is an open file. macOS allows fewer than it says.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError):
@@ -219,17 +219,6 @@ def _load(
     gc.freeze()
     gc.set_threshold(50_000)
     return server
-
-
-def _forget_handlers() -> None:
-    """In a worker, until granian has its own handlers there.
-
-    While it loads it has nothing to finish, so it ends at once; with the handlers of its parent it
-    would ignore the signal.
-    """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _end_with(parent: int, private: Path) -> None:

@@ -17,7 +17,7 @@ from wsgiref.types import WSGIEnvironment
 from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope
 from werkzeug.exceptions import RequestTimeout, ServiceUnavailable
 
-from service import app, authorization, log, prometheus
+from service import app, authorization, log, prometheus, signals
 from service.limits import REFUSAL, Limits
 from service.model import Model
 
@@ -56,6 +56,7 @@ class Server:
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Called by granian before the first request."""
         self._following = loop.create_task(self._model.follow(self._private))
+        loop.call_soon(signals.unblock)  # once it runs
 
     async def __rsgi__(self, scope: Scope, proto: HTTPProtocol) -> None:
         prometheus.IN_FLIGHT.inc()

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from threading import Event, Thread
 
-from service import pin, published, recognizer
+from service import pin, published, recognizer, signals
 from service.pin import Pin, PinError
 from service.published import State
 
@@ -97,7 +97,7 @@ class Watcher(Thread):
 
     def _try(self, artifact: State) -> None:
         trial = multiprocessing.Process(
-            target=recognizer.load, args=(Path(artifact.folder), self._engine), daemon=True
+            target=_load, args=(Path(artifact.folder), self._engine), daemon=True
         )
         trial.start()
         trial.join(TRIAL)
@@ -108,6 +108,11 @@ class Watcher(Thread):
                 f"the pinned artifact {artifact.version} cannot be loaded by {self._engine}; "
                 "make another with `dvc repro`"
             )
+
+
+def _load(folder: Path, engine: str) -> None:
+    signals.unblock_to_end_at_once()
+    recognizer.load(folder, engine)
 
 
 def _look(lock: Path) -> list[tuple[str, int, int, int]]:

@@ -207,12 +207,16 @@ def start(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @contextmanager
 def running_server(folder: Path, *options: str) -> Iterator[Server]:
     """Start the service in `folder` on a free port; stop it at the end."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with TemporaryFile("w+") as output:  # not a pipe, which would fill up
         process = subprocess.Popen(
             [sys.executable, "-m", "service", f"--port={port}", *options],

@@ -9,7 +9,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -31,7 +30,7 @@ from service.bulk import inputs, job, worker
 from service.bulk.inputs import Part
 from service.bulk.job import Job
 from service.limits import Limits
-from tests.conftest import ENVIRONMENT
+from tests.conftest import ENVIRONMENT, free_port
 
 TIMEOUT = 120  # seconds
 COPIES = 24  # of the 500 images, so that there is a middle of the job to kill something in
@@ -135,12 +134,6 @@ def running_node(environment, *options):
         finally:
             kill(process.pid)
             process.wait(TIMEOUT)
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def reached(url):

@@ -19,7 +19,7 @@ import pytest
 import requests
 
 from service import pin
-from tests.conftest import START_TIMEOUT, Repository, running_server
+from tests.conftest import START_TIMEOUT, Repository, free_port, running_server
 
 MODEL = "data/model"
 
@@ -73,13 +73,6 @@ def privilege_separation_directory() -> Iterator[None]:
         yield
     finally:
         directory.rmdir()
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 def is_open(port: int) -> bool:
