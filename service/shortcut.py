@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 ROUTE = "/recognize"
 SMALL = 4096  # bytes; a larger request is not the usual one
-TYPE_OF_FORM = re.compile(r'multipart/form-data; ?boundary=([^;"\s]+)')
+TYPE_OF_FORM = re.compile(r"multipart/form-data; ?boundary=([\w-]+)")
 # A form of one file as clients write it, with a name that needs no unquoting. To take any other
 # apart is for a parser, which takes a tenth of the whole request.
 FORM = re.compile(
-    rb"--(?P<boundary>[!-~]+)\r\n"
+    rb"--(?P<boundary>[\w-]+)\r\n"
     rb'Content-Disposition: form-data; name="image"; filename="(?P<name>[ !#$&-\[\]-~]+)"\r\n'
     rb"(?:Content-Type: [ -~]+\r\n)?"
     rb"\r\n(?P<content>.*)\r\n--(?P=boundary)--(?:\r\n)?",

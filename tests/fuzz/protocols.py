@@ -1,5 +1,7 @@
 """Any request is answered: with JSON that has one sentence if it is an error, never with 500.
 
+And what may be answered without Flask is answered as by Flask.
+
 python -m tests.fuzz.protocols /tmp/protocols -max_total_time=600
 
 It needs data/model. An input is a request as text: the path, the headers, an empty line, the body.
@@ -19,7 +21,7 @@ import orjson
 from tests import fuzz
 
 with atheris.instrument_imports(include=["service", "PIL", "multipart", "werkzeug", "flask"]):
-    from service import open_inference, server
+    from service import open_inference, server, shortcut
     from service.limits import Limits
     from service.model import Model
 
@@ -44,7 +46,11 @@ def target(content: bytes) -> None:
     # Granian passes over all other headers.
     pairs = (line.split(": ", 1) for line in lines if ": " in line and line.isascii())
     headers = {name.lower(): value for name, value in pairs if value.isprintable()}
-    status, told, answer = SERVER._answer(_environ(f"/{path[1:]}", query, headers, body))
+    path = f"/{path[1:]}"
+    status, told, answer = SERVER._answer(_environ(path, query, headers, body))
+    if path == shortcut.ROUTE and not query:
+        by_flask = SERVER._answer(_environ(path, "digits=one", headers, body))
+        assert (status, answer) == by_flask[::2], by_flask
     assert status < 500, (status, answer)
     if status >= 400:
         assert dict(told)["Content-Type"] == "application/json"
@@ -75,6 +81,8 @@ def _environ(path: str, query: str, headers: dict[str, str], body: bytes) -> dic
 def seeds() -> Iterator[bytes]:
     yield _request("/recognize?digits=many&seen=true", {"Content-Type": "image/png"}, PNG)
     yield _request("/recognize?probabilities=true", *_form(PNG))
+    yield _request("/recognize", *_form(PNG))
+    yield _request("/recognize", {"Content-Type": "image/png"}, PNG)
     yield _request("/recognize", *_form(PNG, PNG, b""))
     for path, payload in (
         (TENSORFLOW, {"instances": [IMAGE]}),
