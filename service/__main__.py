@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -213,6 +214,9 @@ def _load(
     model = Model(Path(now.folder), now.version, options.engine)
     server = Server(model, artifacts, limits, token, options.log_format)
     cv2.setNumThreads(1)
+    # For the whole process: to ignore warnings for a while, as `service.images` does, is not safe
+    # while two threads do so.
+    warnings.simplefilter("ignore")
     # What is loaded stays: the garbage collector need not look through it again and again, nor
     # look for cycles after every few requests, which make none.
     gc.collect()

@@ -19,7 +19,7 @@ from service import (
     tensorflow_serving,
 )
 from service.limits import CONFIG, REFUSAL, Limits
-from service.model import Model
+from service.model import ARTIFACT, Model
 from service.shortcut import shortcut
 
 if TYPE_CHECKING:
@@ -79,13 +79,14 @@ def _observed(application: "WSGIApplication", model: Model, log_format: str) -> 
 
     def wrapped(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         log.begin(environ)
+        model.begin(environ)
 
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
             code, took = int(status[:3]), log.seconds(environ)
             log.write(log_format, environ, code, took)
             prometheus.count(environ, code, took)
             headers += HEADERS
-            headers.append(("X-Model-Version", model.version))
+            headers.append(("X-Model-Version", environ[ARTIFACT].version))
             headers.append(("X-Request-Id", environ[log.IDENTITY]))
             if "Content-Security-Policy" not in dict(headers):
                 headers.append(("Content-Security-Policy", POLICY))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from flask import current_app, request
-from werkzeug.exceptions import RequestEntityTooLarge, ServiceUnavailable
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, ServiceUnavailable
 
 from service import log
 from service.images import MAX_PIXELS
@@ -16,6 +16,27 @@ REFUSAL = "service.refusal"
 # A thousand pictures may be a few kilobytes each, and take a second each to decode: those of one
 # request have as many pixels as this many of the largest.
 TOGETHER = 4
+# A request is short if its body, its pictures and their pixels together are no more than these:
+# some ten milliseconds of work.
+SHORT_BODY = 1 << 16  # bytes
+SHORT_PICTURES = 4
+SHORT_PIXELS = 1_000_000
+ON_LOOP = "service.on_loop"  # in the environ of a request that is being answered on the event loop
+LEFT = "service.left"  # in the environ of a request whose client has closed the connection
+
+
+class LongRequestError(BaseException):
+    """A request that is answered on the event loop turns out to be long.
+
+    Not an Exception, which Flask would answer with 500.
+    """
+
+
+class ClientClosedRequest(HTTPException):  # noqa: N818  # named as nginx names its status
+    """Nobody reads the answer; 499 is nginx's status for it, and stands in the log only."""
+
+    code = 499
+    description = "The client closed the connection before it had an answer."
 
 
 @dataclass(frozen=True)
@@ -46,10 +67,22 @@ def check_pixels(count: int) -> None:
         raise RequestEntityTooLarge(f"The pictures have more than {most:,} pixels together.")
 
 
+def leave_loop_if(long: bool) -> None:
+    """Raises LongRequestError if a request that is answered on the event loop is long."""
+    if long and ON_LOOP in request.environ:
+        raise LongRequestError
+
+
 def check_time() -> None:
-    """Raises 503 where a request has taken all its time already."""
+    """Raises 503 where a request has taken all its time already, 499 if its client has left."""
+    if LEFT in request.environ:
+        raise ClientClosedRequest
     seconds = current().seconds
     if log.seconds(request.environ) > seconds:
-        raise ServiceUnavailable(
-            f"The request took longer than {seconds} seconds; send fewer or smaller pictures."
-        )
+        raise out_of_time(seconds)
+
+
+def out_of_time(seconds: int) -> ServiceUnavailable:
+    return ServiceUnavailable(
+        f"The request took longer than {seconds} seconds; send fewer or smaller pictures."
+    )

@@ -19,7 +19,7 @@ import service
 from service import bodies, images, pictures
 from service.answers import answer
 from service.ink import SIDE
-from service.model import Model
+from service.model import ARTIFACT, Model
 from service.recognizer import MODEL
 
 LENGTH = "Inference-Header-Content-Length"  # of the JSON before the binary tensors
@@ -65,12 +65,13 @@ def init_app(app: Flask, served: Model) -> None:
         return answer({"name": MODEL, "ready": True})
 
     def infer(model: str, version: str | None = None) -> Response:
-        _find(model, version, served.version)
+        artifact = request.environ[ARTIFACT].version
+        _find(model, version, artifact)
         header, binary = _split(bodies.read())
         wanted = _wanted(header)
         labels, probabilities = served.recognize(_images(header, binary), request.environ)
         answers = {"label": labels, "probabilities": probabilities}
-        head = {"model_name": MODEL, "model_version": served.version}
+        head = {"model_name": MODEL, "model_version": artifact}
         if "id" in header:
             head["id"] = header["id"]
         return _respond(head, {name: answers[name] for name in wanted}, wanted)

@@ -26,9 +26,12 @@ def decode_all(
         HTTPException: 413 for too many, or too large together; 503 if they take too long.
     """
     most = limits.current().pixels
+    limits.check_images(len(contents))
+    limits.leave_loop_if(len(contents) > limits.SHORT_PICTURES)
+    pixels = sum(map(images.pixels_of, contents))
+    limits.leave_loop_if(pixels > limits.SHORT_PIXELS)
     if len(contents) > 1:
-        limits.check_images(len(contents))
-        limits.check_pixels(sum(map(images.pixels_of, contents)))
+        limits.check_pixels(pixels)
     decoded = []
     for number, content in enumerate(contents):
         if number:

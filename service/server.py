@@ -1,13 +1,16 @@
 """Between granian and the Flask application: requests are read whole, then answered in turn.
 
 Granian's event loop reads the bodies, so a client that sends slowly costs no thread and holds up
-nobody. Answers are made one at a time, first come first served: a process has one core's work to
-give, and threads would only fight over it. Where too many requests wait, the next is refused.
+nobody. Short requests are answered on the event loop, long ones in one thread beside it, each in the
+order of their arrival: a process has one core's work to give, and more threads would only fight over
+it. Whether a request is long shows by the length of its body, or once its pictures are counted; then
+it starts again in the thread. Where too many requests wait, the next is refused.
 """
 
 import asyncio
 import gc
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
@@ -18,22 +21,22 @@ from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope
 from werkzeug.exceptions import RequestTimeout, ServiceUnavailable
 
 from service import app, authorization, log, prometheus, signals
-from service.limits import REFUSAL, Limits
+from service.limits import LEFT, ON_LOOP, REFUSAL, SHORT_BODY, Limits, LongRequestError, out_of_time
 from service.model import Model
 
 RETRY_AFTER = 1  # seconds; a full queue is worked off in less
-# Bytes of a body. An error leaves a cycle, of the exception and the frames that it went through,
-# and in it the body, until the collector comes round, which `service` has do so seldom.
-LARGE = 1 << 16
 
 BASE: WSGIEnvironment = {
     "SCRIPT_NAME": "",
     "wsgi.version": (1, 0),
     "wsgi.errors": sys.stderr,
-    "wsgi.multithread": False,
+    "wsgi.multithread": True,
     "wsgi.multiprocess": True,
     "wsgi.run_once": False,
 }
+
+
+Answer = tuple[int, list[tuple[str, str]], bytes]  # status, headers, body
 
 
 class Server:
@@ -51,6 +54,7 @@ class Server:
         self._private = private
         self._limits = limits
         self._token = token
+        self._thread = ThreadPoolExecutor(1, "long-requests")
         self._waiting = 0
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -63,11 +67,12 @@ class Server:
         try:
             environ = await self._receive(scope, proto)
             # Only what costs work has to wait: health and metrics answer under any load.
-            if scope.method == "POST":
-                await self._wait(environ)
-            status, headers, content = self._answer(environ)
-            proto.response_bytes(status, headers, content)
-            if int(environ["CONTENT_LENGTH"]) > LARGE:
+            in_turn = scope.method == "POST"
+            answer = await self._in_turn(environ, proto) if in_turn else self._answer(environ)
+            proto.response_bytes(*answer)
+            if int(environ["CONTENT_LENGTH"]) > SHORT_BODY:
+                # An error leaves a cycle of the exception and the frames that it went through, and
+                # in them the body, until the next collection, which is rare here.
                 gc.collect(1)
         except (ProtocolClosed, ProtocolError):
             pass  # the client has gone
@@ -92,19 +97,45 @@ class Server:
             environ[REFUSAL] = refusal
         return environ
 
-    async def _wait(self, environ: WSGIEnvironment) -> None:
+    async def _in_turn(self, environ: WSGIEnvironment, proto: HTTPProtocol) -> Answer:
         if self._waiting >= self._limits.queue:
             environ[REFUSAL] = partial(
                 ServiceUnavailable,
                 "Too many requests are waiting; try again in a second.",
                 retry_after=RETRY_AFTER,
             )
-            return
+            return self._answer(environ)
         self._waiting += 1
-        await asyncio.sleep(0)  # behind those that came before; those that came since line up
-        self._waiting -= 1
+        try:
+            if not SHORT_BODY < int(environ["CONTENT_LENGTH"]) <= self._limits.body:
+                await asyncio.sleep(
+                    0
+                )  # behind those that came before; those that came since line up
+                environ[ON_LOOP] = True
+                try:
+                    return self._answer(environ)
+                except LongRequestError:
+                    del environ[ON_LOOP]
+                    environ["wsgi.input"].seek(0)
+            return await self._in_thread(environ, proto)
+        finally:
+            self._waiting -= 1
 
-    def _answer(self, environ: WSGIEnvironment) -> tuple[int, list[tuple[str, str]], bytes]:
+    async def _in_thread(self, environ: WSGIEnvironment, proto: HTTPProtocol) -> Answer:
+        job = self._thread.submit(self._answer, environ)
+        answer, left = asyncio.wrap_future(job), asyncio.ensure_future(proto.client_disconnect())
+        time_left = self._limits.seconds - log.seconds(environ)
+        await asyncio.wait({answer, left}, timeout=time_left, return_when=asyncio.FIRST_COMPLETED)
+        if left.done():
+            environ[LEFT] = True
+        left.cancel()
+        if not job.cancel():  # it runs, and looks at the time and for its client by itself
+            return await answer
+        if LEFT not in environ:
+            environ[REFUSAL] = partial(out_of_time, self._limits.seconds)
+        return self._answer(environ)
+
+    def _answer(self, environ: WSGIEnvironment) -> Answer:
         started: list[tuple[int, list[tuple[str, str]]]] = []
 
         def start(status: str, headers: list[tuple[str, str]], *_: object) -> None:

@@ -16,7 +16,7 @@ from werkzeug.routing import BaseConverter
 
 from service import bodies, images, pictures
 from service.answers import answer
-from service.model import Model
+from service.model import ARTIFACT, Model
 from service.published import State
 from service.recognizer import MODEL, SIGNATURE
 
@@ -44,7 +44,7 @@ def init_app(app: Flask, served: Model) -> None:
         return answer({"model_version_status": told})
 
     def metadata(model: str, number: int | None = None, label: str | None = None) -> Response:
-        version = _find(model, number, label, served)
+        version = _find(model, number, label)
         signatures = {name: _signature(name, place) for place, name in enumerate(sorted(INPUTS))}
         return answer(
             {
@@ -54,7 +54,7 @@ def init_app(app: Flask, served: Model) -> None:
         )
 
     def predict(model: str, number: int | None = None, label: str | None = None) -> Response:
-        _find(model, number, label, served)
+        _find(model, number, label)
         body = bodies.parse_object(bodies.read())
         pictures = _pictures(body)
         labels, probabilities = served.recognize(pictures, request.environ)
@@ -66,7 +66,7 @@ def init_app(app: Flask, served: Model) -> None:
     def refuse(
         model: str, verb: str, number: int | None = None, label: str | None = None
     ) -> NoReturn:
-        _find(model, number, label, served)
+        _find(model, number, label)
         raise BadRequest(
             f"The model has no signature of the method {verb}; use :predict, which gives the "
             "probability of each label."
@@ -87,10 +87,10 @@ def number_of(version: str) -> int:
     return int(version[:12], 16)
 
 
-def _find(model: str, number: int | None, label: str | None, served: Model) -> int:
+def _find(model: str, number: int | None, label: str | None) -> int:
     """The version that answers, if it is the one that is asked for."""
     _refuse_label(label)
-    version = number_of(served.version)
+    version = number_of(request.environ[ARTIFACT].version)
     if model != MODEL or number not in (None, version):
         which = f"Latest({model})" if number is None else f"Specific({model}, {number})"
         raise NotFound(f"Servable not found for request: {which}")
