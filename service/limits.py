@@ -32,7 +32,7 @@ class LongRequestError(BaseException):
     """
 
 
-class ClientClosedRequest(HTTPException):  # noqa: N818  # named as nginx names its status
+class ClientClosedRequest(HTTPException):
     """Nobody reads the answer; 499 is nginx's status for it, and stands in the log only."""
 
     code = 499

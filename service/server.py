@@ -1,10 +1,11 @@
 """Between granian and the Flask application: requests are read whole, then answered in turn.
 
 Granian's event loop reads the bodies, so a client that sends slowly costs no thread and holds up
-nobody. Short requests are answered on the event loop, long ones in one thread beside it, each in the
-order of their arrival: a process has one core's work to give, and more threads would only fight over
-it. Whether a request is long shows by the length of its body, or once its pictures are counted; then
-it starts again in the thread. Where too many requests wait, the next is refused.
+nobody. The loop answers short requests itself, one at a time. One thread beside it answers the long
+ones. Each takes its requests in the order of their arrival; a process has one core's work to give,
+and more threads would only compete for it. A request is long if its body is, or if its pictures turn
+out to be, once they are counted: it then starts again in the thread. If too many requests wait, the
+next one is refused.
 """
 
 import asyncio
