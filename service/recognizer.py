@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,8 +46,9 @@ class LiteRT:
         self._label, self._probabilities = (
             outputs[name]["index"] for name in ("label", "probabilities")
         )
-        # An interpreter has one set of tensors, so each thread takes one for itself.
-        self._free: SimpleQueue[Any] = SimpleQueue()
+        # An interpreter has one set of tensors, so each thread takes one for itself: the one that
+        # was used last, whose weights are in the processor's cache.
+        self._free: LifoQueue[Any] = LifoQueue()
         for interpreter in interpreters:
             self._free.put(interpreter)
 

@@ -3,9 +3,9 @@
 Granian's event loop reads the bodies, so a client that sends slowly costs no thread and holds up
 nobody. The loop answers short requests itself, one at a time. One thread beside it answers the long
 ones. Each takes its requests in the order of their arrival; a process has one core's work to give,
-and more threads would only compete for it. A request is long if its body is, or if its pictures turn
-out to be, once they are counted: it then starts again in the thread. If too many requests wait, the
-next one is refused.
+and more threads would only compete for it. A request is long if its body is, or if its pictures
+turn out to be, once they are counted: it then starts again in the thread. If too many requests
+wait, the next one is refused.
 """
 
 import asyncio
