@@ -17,24 +17,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
-from typing import TYPE_CHECKING
 
 import cv2
-from granian import Granian
-from granian.constants import HTTPModes, Interfaces, Loops
-from granian.http import HTTP1Settings
-from granian.log import LogLevels
+import uvloop
 
-from service import authorization, log, pin, published, recognizer, signals
+from service import authorization, log, pin, published, recognizer, workers
 from service.limits import Limits
 from service.watch import Watcher
 
-if TYPE_CHECKING:
-    from service.server import Server
-
-STOP_TIMEOUT = 30  # seconds for the requests in flight before a worker is killed
 ARTIFACTS = "artifacts"  # in the private folder of a running service
-CONNECTIONS = 16384  # of one worker; a client that is slow or idle costs 17 KiB, and no thread
 
 
 def main() -> None:
@@ -46,9 +37,9 @@ def main() -> None:
         )
     try:
         token = authorization.read(options.token_file) if options.token_file else None
-        _claim(options.host, options.port)
+        listener = _listen(options.host, options.port)
         with TemporaryDirectory(prefix="mnist-service-") as private:
-            _serve(options, token, Path(private))
+            sys.exit(_serve(options, token, Path(private), listener))
     except (pin.PinError, authorization.TokenError) as error:
         sys.exit(f"service: {error}")
 
@@ -132,21 +123,26 @@ def _parse_number(least: int, most: int, text: str) -> int:
     return int(text)
 
 
-def _claim(host: str, port: int) -> None:
-    """Make sure that nobody listens there: granian would share the port without a word."""
+def _listen(host: str, port: int) -> socket.socket:
+    """The socket from which all workers take connections."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()
     except OSError as error:
         reason = f"cannot listen on {host}:{port} ({error.strerror})"
         sys.exit(f"service: {reason}; choose another --host or --port")
+    return listener
 
 
-def _serve(options: argparse.Namespace, token: str | None, private: Path) -> None:
+def _serve(
+    options: argparse.Namespace, token: str | None, private: Path, listener: socket.socket
+) -> int:
+    """Serve until a signal to end; return the exit status."""
     artifacts, figures = private / ARTIFACTS, private / "metrics"
     artifacts.mkdir()
     figures.mkdir()
@@ -162,7 +158,7 @@ def _serve(options: argparse.Namespace, token: str | None, private: Path) -> Non
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(figures)  # for service.prometheus
     # Now, and not in the workers: one that replaces another later has the same code, even if the
     # files have changed meanwhile.
-    import_module("service.server")
+    import_module("service.connections")
 
     limits = Limits(
         body=options.max_body,
@@ -171,41 +167,45 @@ def _serve(options: argparse.Namespace, token: str | None, private: Path) -> Non
         queue=options.queue,
         seconds=options.timeout,
     )
-    load = partial(_load, options, token, limits, private, os.getpid())
-    granian = Granian(
-        "service",
-        address=options.host,
-        port=options.port,
-        interface=Interfaces.RSGI,
-        workers=options.workers,
-        backpressure=CONNECTIONS,
-        http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=options.timeout * 1000),
-        websockets=False,
-        loop=Loops.uvloop,
-        respawn_failed_workers=True,
-        workers_kill_timeout=STOP_TIMEOUT,
-        log_level=LogLevels.error,
-    )
-
-    def start() -> None:
-        signal.signal(signal.SIGHUP, lambda *_: watcher.wake())  # in place of granian's
-        watcher.start()
-
-    granian.on_startup(start)
-    signals.block_in_children()
     # Each connection is an open file. macOS allows fewer than it says.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    granian.serve(target_loader=load, wrap_loader=False)
+    told = workers.signals()
+    work = partial(_work, options, token, limits, private, os.getpid(), listener)
+    started = workers.Workers(work, options.workers)
+    watcher.start()
+    try:
+        return _supervise(started, watcher, told)
+    finally:
+        listener.close()
+        started.stop()
 
 
-def _load(
-    options: argparse.Namespace, token: str | None, limits: Limits, private: Path, parent: int
-) -> "Server":
+def _supervise(started: workers.Workers, watcher: Watcher, told: int) -> int:
+    """Do as the signals in the file `told` say, until one to end; return the exit status."""
+    while True:
+        (number,) = os.read(told, 1)
+        if number in workers.STOPPING:
+            return 0
+        if number == signal.SIGHUP:
+            watcher.wake()
+        elif not started.replace_dead():
+            return 1
+
+
+def _work(
+    options: argparse.Namespace,
+    token: str | None,
+    limits: Limits,
+    private: Path,
+    parent: int,
+    listener: socket.socket,
+) -> None:
+    """What a worker does."""
     Thread(target=_end_with, args=(parent, private), daemon=True).start()
     # Imported by now; TensorFlow, which does not survive a fork, is not before it is needed.
+    from service import connections
     from service.model import Model
     from service.server import Server
 
@@ -222,7 +222,7 @@ def _load(
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000)
-    return server
+    uvloop.run(connections.serve(server, listener, limits.seconds))
 
 
 def _end_with(parent: int, private: Path) -> None:
@@ -234,7 +234,7 @@ def _end_with(parent: int, private: Path) -> None:
         time.sleep(1)
     shutil.rmtree(private, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(STOP_TIMEOUT)
+    time.sleep(workers.STOP_TIMEOUT)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,7 +1,7 @@
-"""Between granian and the Flask application: requests are read whole, then answered in turn.
+"""Between uvicorn and the Flask application: requests are read whole, then answered in turn.
 
-Granian's event loop reads the bodies, so a client that sends slowly costs no thread and holds up
-nobody. The loop answers short requests itself, one at a time. One thread beside it answers the long
+The event loop reads the bodies, so a client that sends slowly costs no thread and holds up nobody.
+It answers short requests itself, one at a time. One thread beside it answers the long
 ones. Each takes its requests in the order of their arrival; a process has one core's work to give,
 and more threads would only compete for it. A request is long if its body is, or if its pictures
 turn out to be, once they are counted: it then starts again in the thread. If too many requests
@@ -16,15 +16,22 @@ from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
 from time import perf_counter
+from typing import Any, cast
 from wsgiref.types import WSGIEnvironment
 
-from granian.rsgi import HTTPProtocol, ProtocolClosed, ProtocolError, Scope
+from uvicorn._types import (
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    HTTPRequestEvent,
+    HTTPScope,
+)
 from werkzeug.exceptions import RequestTimeout, ServiceUnavailable
 
-from service import app, authorization, log, prometheus, signals
+from service import app, authorization, log, prometheus
 from service.limits import LEFT, ON_LOOP, REFUSAL, SHORT_BODY, Limits, LongRequestError, out_of_time
 from service.model import Model
 
+COMPLETE = "service.complete"  # in the scope of a request that is here to its last byte
 RETRY_AFTER = 1  # seconds; a full queue is worked off in less
 
 BASE: WSGIEnvironment = {
@@ -40,8 +47,12 @@ BASE: WSGIEnvironment = {
 Answer = tuple[int, list[tuple[str, str]], bytes]  # status, headers, body
 
 
+class ClientLeftError(Exception):
+    """The client has closed the connection before its request was whole."""
+
+
 class Server:
-    """A worker's application in granian's own interface, RSGI."""
+    """A worker's application, as ASGI has it."""
 
     def __init__(
         self, model: Model, private: Path, limits: Limits, token: str | None, log_format: str
@@ -58,47 +69,61 @@ class Server:
         self._thread = ThreadPoolExecutor(1, "long-requests")
         self._waiting = 0
 
-    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Called by granian before the first request."""
-        self._following = loop.create_task(self._model.follow(self._private))
-        loop.call_soon(signals.unblock)  # once it runs
+    async def follow(self) -> None:
+        """Serve whatever is published, for ever."""
+        await self._model.follow(self._private)
 
-    async def __rsgi__(self, scope: Scope, proto: HTTPProtocol) -> None:
+    async def __call__(
+        self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
         prometheus.IN_FLIGHT.inc()
         try:
-            environ = await self._receive(scope, proto)
+            environ = _environ(scope)
+            await self._receive(scope, environ, receive)
             # Only what costs work has to wait: health and metrics answer under any load.
-            in_turn = scope.method == "POST"
-            answer = await self._in_turn(environ, proto) if in_turn else self._answer(environ)
-            proto.response_bytes(*answer)
+            in_turn = scope["method"] == "POST"
+            answer = await self._in_turn(environ, receive) if in_turn else self._answer(environ)
+            await _send(answer, send, COMPLETE in scope)
             if int(environ["CONTENT_LENGTH"]) > SHORT_BODY:
                 # An error leaves a cycle of the exception and the frames that it went through, and
                 # in them the body, until the next collection, which is rare here.
                 gc.collect(1)
-        except (ProtocolClosed, ProtocolError):
-            pass  # the client has gone
+        except ClientLeftError:
+            pass
         finally:
             prometheus.IN_FLIGHT.dec()
 
-    async def _receive(self, scope: Scope, proto: HTTPProtocol) -> WSGIEnvironment:
-        body, refusal = (b"", 0), None
-        # Of a stranger's no byte is read.
-        if self._token is None or authorization.allows(
-            self._token, scope.path, scope.headers.get("authorization")
-        ):
+    async def _receive(
+        self, scope: HTTPScope, environ: WSGIEnvironment, receive: ASGIReceiveCallable
+    ) -> None:
+        """Put the body into the environ.
+
+        No byte is read of a body that is declared to be over the limit. Of one that turns out to be
+        over it there is no more than its length: the application refuses by that.
+        """
+        length = int(environ.pop("HTTP_CONTENT_LENGTH", 0))
+        chunked = environ.pop("HTTP_TRANSFER_ENCODING", None)
+        header = environ.get("HTTP_AUTHORIZATION")
+        content = b""
+        if not authorization.allows(self._token, scope["path"], header):
+            length = 0  # of a stranger's no byte is read either
+        elif chunked or 0 < length <= self._limits.body:
             try:
-                body = await _read(scope, proto, self._limits)
+                if COMPLETE in scope:  # so nobody has to look at the time
+                    content, length = await _read(receive, self._limits.body)
+                else:
+                    async with asyncio.timeout(self._limits.seconds):
+                        content, length = await _read(receive, self._limits.body)
             except TimeoutError:
-                refusal = partial(
+                length = 0
+                environ[REFUSAL] = partial(
                     RequestTimeout,
                     f"The body was not here after {self._limits.seconds} seconds; send it faster.",
                 )
-        environ = _environ(scope, body)
-        if refusal:
-            environ[REFUSAL] = refusal
-        return environ
+        environ["wsgi.input"], environ["CONTENT_LENGTH"] = BytesIO(content), str(length)
+        environ[log.ARRIVED] = perf_counter()
 
-    async def _in_turn(self, environ: WSGIEnvironment, proto: HTTPProtocol) -> Answer:
+    async def _in_turn(self, environ: WSGIEnvironment, receive: ASGIReceiveCallable) -> Answer:
         if self._waiting >= self._limits.queue:
             environ[REFUSAL] = partial(
                 ServiceUnavailable,
@@ -109,24 +134,23 @@ class Server:
         self._waiting += 1
         try:
             if not SHORT_BODY < int(environ["CONTENT_LENGTH"]) <= self._limits.body:
-                await asyncio.sleep(
-                    0
-                )  # behind those that came before; those that came since line up
+                await asyncio.sleep(0)  # those that have come meanwhile line up
                 environ[ON_LOOP] = True
                 try:
                     return self._answer(environ)
                 except LongRequestError:
                     del environ[ON_LOOP]
                     environ["wsgi.input"].seek(0)
-            return await self._in_thread(environ, proto)
+            return await self._in_thread(environ, receive)
         finally:
             self._waiting -= 1
 
-    async def _in_thread(self, environ: WSGIEnvironment, proto: HTTPProtocol) -> Answer:
+    async def _in_thread(self, environ: WSGIEnvironment, receive: ASGIReceiveCallable) -> Answer:
         job = self._thread.submit(self._answer, environ)
-        answer, left = asyncio.wrap_future(job), asyncio.ensure_future(proto.client_disconnect())
+        answer, left = asyncio.wrap_future(job), asyncio.ensure_future(_leaving(receive))
         time_left = self._limits.seconds - log.seconds(environ)
-        await asyncio.wait({answer, left}, timeout=time_left, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {answer, left}
+        await asyncio.wait(either, timeout=time_left, return_when=asyncio.FIRST_COMPLETED)
         if left.done():
             environ[LEFT] = True
         left.cancel()
@@ -151,60 +175,65 @@ class Server:
         return *started[-1], content
 
 
-async def _read(scope: Scope, proto: HTTPProtocol, limits: Limits) -> tuple[bytes, int]:
-    """The body and its length; no byte of a body that is declared to be over the limit.
-
-    Of one that turns out to be over it, what was read so far: the application refuses by length.
+async def _read(receive: ASGIReceiveCallable, most: int) -> tuple[bytes, int]:
+    """A body and its length; not the body if it is longer than `most`, in bytes.
 
     Raises:
-        TimeoutError: it took too long to arrive.
+        ClientLeftError: the rest will not come.
     """
-    declared = scope.headers.get("content-length")
-    if declared is not None:
-        length = int(declared)  # granian lets nothing else through
-        if not 0 < length <= limits.body:
-            return b"", length
-        async with asyncio.timeout(limits.seconds):
-            return await proto(), length
-    if scope.headers.get("transfer-encoding") is None:
-        return b"", 0
-    body, length = bytearray(), 0
-    async with asyncio.timeout(limits.seconds):
-        async for chunk in proto:
-            length += len(chunk)
-            if length <= limits.body:
-                body += chunk
-            elif length > 2 * limits.body:  # not at once: who still sends misses the answer
-                break
-    return bytes(body), length
+    chunks, length, more = [], 0, True
+    while more and length <= 2 * most:  # not less: who still sends misses the answer
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        message = cast(HTTPRequestEvent, message)
+        chunks.append(message["body"])
+        length += len(message["body"])
+        more = message["more_body"]
+        if length > most:
+            chunks.clear()
+    return b"".join(chunks), length
 
 
-def _environ(scope: Scope, body: tuple[bytes, int]) -> WSGIEnvironment:
-    """The request as PEP 3333 has it."""
-    content, length = body
-    host, _, port = scope.server.rpartition(":")
+async def _leaving(receive: ASGIReceiveCallable) -> None:
+    """Return once the client of a request that is whole closes the connection."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _send(answer: Answer, send: ASGISendCallable, keep: bool) -> None:
+    """Send an answer, and close the connection after it unless it is to be kept."""
+    status, headers, content = answer
+    # uvicorn dates them.
+    told = [(name.encode(), value.encode("latin-1")) for name, value in headers if name != "Date"]
+    if not (status == 304 or any(name == "Content-Length" for name, _ in headers)):
+        told.append((b"content-length", str(len(content)).encode()))
+    if not keep:
+        told.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": told})
+    await send({"type": "http.response.body", "body": content, "more_body": False})
+
+
+def _environ(scope: HTTPScope) -> WSGIEnvironment:
+    """The request as PEP 3333 has it, but for its body."""
+    host, port = scope["server"] or ("", 0)
     environ = BASE | {
-        "REQUEST_METHOD": scope.method,
-        "PATH_INFO": scope.path.encode().decode("latin-1"),
-        "QUERY_STRING": scope.query_string.encode().decode("latin-1"),
+        "REQUEST_METHOD": scope["method"],
+        "PATH_INFO": scope["path"].encode().decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
         "SERVER_NAME": host,
-        "SERVER_PORT": port,
-        "SERVER_PROTOCOL": f"HTTP/{scope.http_version}",
-        "REMOTE_ADDR": scope.client.rpartition(":")[0],
-        "wsgi.url_scheme": scope.scheme,
-        "wsgi.input": BytesIO(content),
-        log.ARRIVED: perf_counter(),
+        "SERVER_PORT": str(port),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": scope["client"][0] if scope["client"] else "",
+        "wsgi.url_scheme": scope["scheme"],
     }
-    for name, value in scope.headers.items():
-        key = _key(name)
-        environ[key] = f"{environ[key]},{value}" if key in environ else value
+    for name, value in scope["headers"]:
+        key, text = _key(name), value.decode("latin-1")
+        environ[key] = f"{environ[key]},{text}" if key in environ else text
     environ["CONTENT_TYPE"] = environ.pop("HTTP_CONTENT_TYPE", "")
-    environ["CONTENT_LENGTH"] = str(length)
-    environ.pop("HTTP_CONTENT_LENGTH", None)
-    environ.pop("HTTP_TRANSFER_ENCODING", None)  # the body is whole
     return environ
 
 
 @lru_cache(1024)  # the names are few, but for those that somebody makes up
-def _key(name: str) -> str:
-    return f"HTTP_{name.upper().replace('-', '_')}"
+def _key(name: bytes) -> str:
+    return f"HTTP_{name.decode('latin-1').upper().replace('-', '_')}"

@@ -6,13 +6,12 @@ the workers. If it does not pass, the old one stays, and the log, the metrics an
 """
 
 import logging
-import multiprocessing
 import shutil
 import sys
 from pathlib import Path
 from threading import Event, Thread
 
-from service import pin, published, recognizer, signals
+from service import pin, published, recognizer, workers
 from service.pin import Pin, PinError
 from service.published import State
 
@@ -96,10 +95,7 @@ class Watcher(Thread):
         return State(pinned.version, "AVAILABLE", folder=str(folder))
 
     def _try(self, artifact: State) -> None:
-        trial = multiprocessing.Process(
-            target=_load, args=(Path(artifact.folder), self._engine), daemon=True
-        )
-        trial.start()
+        trial = workers.start(recognizer.load, Path(artifact.folder), self._engine)
         trial.join(TRIAL)
         trial.kill()
         trial.join()
@@ -108,11 +104,6 @@ class Watcher(Thread):
                 f"the pinned artifact {artifact.version} cannot be loaded by {self._engine}; "
                 "make another with `dvc repro`"
             )
-
-
-def _load(folder: Path, engine: str) -> None:
-    signals.unblock_to_end_at_once()
-    recognizer.load(folder, engine)
 
 
 def _look(lock: Path) -> list[tuple[str, int, int, int]]:

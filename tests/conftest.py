@@ -172,9 +172,7 @@ def copy_outputs(source: Path, target: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def repository(
-    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
-) -> Repository:
+def repository(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """The program on the slice, reproduced and committed. Tests must leave it as it is."""
     made = make_repository(tmp_path_factory.mktemp("repository"))
     reproduce(made, pytestconfig.cache.mkdir("repository"))

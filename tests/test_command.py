@@ -10,7 +10,7 @@ import time
 import pytest
 import requests
 
-from service.__main__ import STOP_TIMEOUT
+from service.workers import STOP_TIMEOUT
 from tests.conftest import ENVIRONMENT, PROJECT, free_port, running_server, start
 
 ARTIFACT = "data/model"
@@ -141,14 +141,14 @@ def test_nothing_but_our_own_words_reach_the_terminal(folder):
 
 SLOW_START = """
 import time
-from service import __main__, server
+from service import __main__, model
 
-def wait(self, loop, init=server.Server.__rsgi_init__):
-    init(self, loop)
+def wait(self, *arguments, init=model.Model.__init__):
+    init(self, *arguments)
     print("Not running yet", flush=True)
     time.sleep(2)
 
-server.Server.__rsgi_init__ = wait
+model.Model.__init__ = wait
 __main__.main()
 """
 

@@ -13,10 +13,10 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
-from types import SimpleNamespace
 
 import atheris
 import orjson
+from uvicorn._types import HTTPScope
 
 from tests import fuzz
 
@@ -43,7 +43,7 @@ def target(content: bytes) -> None:
     head, _, body = content.partition(b"\n\n")
     target, *lines = head.decode("utf-8", "replace").split("\n")
     path, _, query = target.partition("?")
-    # Granian passes over all other headers.
+    # The parser of HTTP refuses all other headers.
     pairs = (line.split(": ", 1) for line in lines if ": " in line and line.isascii())
     headers = {name.lower(): value for name, value in pairs if value.isprintable()}
     path = f"/{path[1:]}"
@@ -64,18 +64,24 @@ def target(content: bytes) -> None:
 
 
 def _environ(path: str, query: str, headers: dict[str, str], body: bytes) -> dict[str, object]:
-    """As of a request that granian has read."""
-    scope = SimpleNamespace(
-        method="POST",
-        path=path,
-        query_string=query,
-        headers=headers,
-        http_version="1.1",
-        scheme="http",
-        server="127.0.0.1:8080",
-        client="127.0.0.1:9",
-    )
-    return server._environ(scope, (body, len(body)))
+    """As of a request that has been read."""
+    scope: HTTPScope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "client": ("127.0.0.1", 9),
+        "server": ("127.0.0.1", 8080),
+    }
+    given = server.environ_of(scope)
+    server.put(body, len(body), given)
+    return given
 
 
 def seeds() -> Iterator[bytes]:
