@@ -110,7 +110,7 @@ def pixels_of(content: bytes) -> int:
     """How many a picture has, as its header says; none if that is no good."""
     if _is_plain(content):  # without a look at it by Pillow, which takes longer than to decode it
         return SIDE * SIDE
-    with suppress(*DAMAGE), _opened(content) as picture:
+    with suppress(*DAMAGE, ImageError), _opened(content) as picture:
         return picture.width * picture.height
     return 0
 
@@ -146,10 +146,6 @@ def _grey(content: bytes, max_pixels: int) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
         if image is not None and image.shape == (SIDE, SIDE):
             return image
-    if content.startswith(b"\xff\xd8"):
-        segments = islice(SEGMENT.finditer(content), MAX_SEGMENTS + 1)
-        if sum(1 for _ in segments) > MAX_SEGMENTS:
-            raise ImageError(f"The JPEG file has more than {MAX_SEGMENTS} segments.")
     try:
         with _opened(content) as picture:
             if picture.width * picture.height > max_pixels:
@@ -168,6 +164,10 @@ def _grey(content: bytes, max_pixels: int) -> np.ndarray:
 
 @contextmanager
 def _opened(content: bytes) -> Iterator[Image.Image]:
+    if content.startswith(b"\xff\xd8"):
+        segments = islice(SEGMENT.finditer(content), MAX_SEGMENTS + 1)
+        if sum(1 for _ in segments) > MAX_SEGMENTS:
+            raise ImageError(f"The JPEG file has more than {MAX_SEGMENTS} segments.")
     # Python keeps each warning for ever, and some tell a number that the sender chose.
     with (
         warnings.catch_warnings(action="ignore"),

@@ -43,15 +43,15 @@ class Model:
     def version(self) -> str:
         return self._artifact.version
 
-    def begin(self, environ: WSGIEnvironment) -> None:
-        """Let a request be answered by what is served now, even if another one follows it."""
-        environ[ARTIFACT] = self._artifact
+    def begin(self, environ: WSGIEnvironment) -> Artifact:
+        """Choose what answers a request: what is served at its beginning, even if that changes."""
+        return environ.setdefault(ARTIFACT, self._artifact)
 
     def recognize(
         self, images: np.ndarray, environ: WSGIEnvironment
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `recognizer.Recognizer`, and counted, as images of the request in `environ`."""
-        labels, probabilities = environ[ARTIFACT].recognizer.recognize(images)
+        labels, probabilities = self.begin(environ).recognizer.recognize(images)
         prometheus.observe(labels, probabilities)
         environ[log.IMAGES] = len(labels)
         return labels, probabilities
