@@ -1,44 +1,68 @@
-# `make` alone says what there is.
+# `make` alone lists the commands. Each installs the extras of pyproject.toml that it needs into
+# .venv, in the versions and with the hashes of requirements.txt, and removes none.
 .DEFAULT_GOAL := help
 .PHONY: help repro verify serve test bench lint audit licences lock
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Any shell but the default one: with that, make 3.81 of macOS starts simple commands itself and
+# does not look for them in the PATH set here.
+SHELL := /bin/bash
+
+# uv does not read pip's settings: set once for pip, these hold for both.
+UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+UV_NO_INDEX ?= $(PIP_NO_INDEX)
+export UV_DEFAULT_INDEX UV_FIND_LINKS UV_NO_INDEX
+
+# Names of extras, joined by "+", after the common part of the stamps' names.
+INSTALLED := .venv/.installed-
+SERVICE := service
+PIPELINE := pipeline+cpu
+ALL := $(PIPELINE)+service+bulk+cluster+test
 
 help: ## Print this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-repro: $(BIN)/locked ## Make the model: download, train, evaluate, export (dvc repro)
+repro: $(INSTALLED)$(PIPELINE) ## Make the model: download, train, evaluate, export (dvc repro)
 	dvc repro
 
-verify: $(BIN)/locked ## Hash every file that dvc.lock names (DVC itself trusts times and sizes)
+verify: $(INSTALLED)$(PIPELINE) ## Hash every file that dvc.lock names (DVC itself trusts times and sizes)
 	python -m stages.verify
 
-serve: $(BIN)/locked ## Serve the model that dvc.lock pins, on http://127.0.0.1:8080
+serve: data/model $(INSTALLED)$(SERVICE) ## Serve the model that dvc.lock pins, on http://127.0.0.1:8080
 	python -m service
 
-test: $(BIN)/locked ## Run the tests
+test: $(INSTALLED)$(ALL) ## Run the tests
 	pytest
 
-bench: $(BIN)/locked ## Measure the service beside others (needs wrk)
+bench: $(INSTALLED)$(ALL) ## Measure the service beside others (needs wrk)
 	python -m tests.benchmarks.serving
 
-lint: $(BIN)/locked ## Check style and types
+lint: $(INSTALLED)$(ALL) ## Check style and types
 	ruff check
 	ruff format --check
 	mypy
 
-audit: $(BIN)/locked ## Look for known vulnerabilities in what requirements.txt locks
+audit: $(INSTALLED)$(ALL) ## Look for known vulnerabilities in what requirements.txt locks
 	python -m tests.audit
 
-licences: $(BIN)/locked ## List the licences of what is locked; fail on one that is not allowed
+licences: $(INSTALLED)$(ALL) ## List the licences of what is locked; fail on one that is not allowed
 	pip-licenses --with-system --packages $$(sed -n 's/^\([^ =]*\)==.*/\1/p' requirements.txt)
 
-lock: $(BIN)/locked ## Compile requirements.txt afresh from pyproject.toml
-	uv pip compile pyproject.toml --universal --generate-hashes --no-header --quiet --upgrade \
-		--extra pipeline --extra service --extra bulk --extra cpu --extra test --output-file requirements.txt
+lock: $(INSTALLED)uv ## Compile requirements.txt afresh from pyproject.toml
+	uv pip compile pyproject.toml --extra $(subst +, --extra ,$(ALL)) --upgrade --universal \
+		--python-version 3.11 --generate-hashes --no-header --quiet --output-file requirements.txt
 
-$(BIN)/locked: requirements.txt
+data/model:
+	$(error $@ is missing; run `make repro` to make it, or `dvc pull $@` to fetch it)
+
+$(INSTALLED)%: pyproject.toml requirements.txt | $(INSTALLED)uv
+	uv pip install --python .venv --compile-bytecode --require-hashes --constraints requirements.txt \
+		--build-constraints requirements.txt --requirements pyproject.toml --extra $(subst +, --extra ,$*)
+	touch $@
+
+$(INSTALLED)uv: requirements.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --require-hashes --requirement requirements.txt
+	sed -n '/^uv==/,/[^\\]$$/p' $< | $(BIN)/pip install --quiet --require-hashes --requirement /dev/stdin
 	touch $@
