@@ -1,5 +1,5 @@
-# `make` alone lists the commands. Each installs the extras of pyproject.toml that it needs into
-# .venv, in the versions and with the hashes of requirements.txt, and removes none.
+# `make` alone lists the commands. Each installs what it needs into .venv, in the versions and with
+# the hashes of requirements.txt, and removes nothing that another has installed.
 .DEFAULT_GOAL := help
 .PHONY: help repro verify serve test bench lint audit licences lock
 PYTHON ?= python3
@@ -9,20 +9,23 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # does not look for them in the PATH set here.
 SHELL := /bin/bash
 
-# uv does not read pip's settings: set once for pip, these hold for both.
+# uv does not read pip's variables; give it the same index, or folder of wheels.
 UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 UV_NO_INDEX ?= $(PIP_NO_INDEX)
 export UV_DEFAULT_INDEX UV_FIND_LINKS UV_NO_INDEX
 
-# Names of extras, joined by "+", after the common part of the stamps' names.
+# uv leaves it to the first import to compile a package; do not forbid that to keep the result.
+unexport PYTHONDONTWRITEBYTECODE
+
+# A stamp file shows what is installed: its name ends in extras of pyproject.toml, joined by "+".
 INSTALLED := .venv/.installed-
 SERVICE := service
 PIPELINE := pipeline+cpu
 ALL := $(PIPELINE)+service+bulk+cluster+test
 
 help: ## Print this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 repro: $(INSTALLED)$(PIPELINE) ## Make the model: download, train, evaluate, export (dvc repro)
 	dvc repro
@@ -54,11 +57,14 @@ lock: $(INSTALLED)uv ## Compile requirements.txt afresh from pyproject.toml
 	uv pip compile pyproject.toml --extra $(subst +, --extra ,$(ALL)) --upgrade --universal \
 		--python-version 3.11 --generate-hashes --no-header --quiet --output-file requirements.txt
 
+# Compile at once for what cannot write to .venv: the service under systemd, commands in the tests.
+$(INSTALLED)$(SERVICE) $(INSTALLED)$(ALL): export UV_COMPILE_BYTECODE := 1
+
 data/model:
 	$(error $@ is missing; run `make repro` to make it, or `dvc pull $@` to fetch it)
 
 $(INSTALLED)%: pyproject.toml requirements.txt | $(INSTALLED)uv
-	uv pip install --python .venv --compile-bytecode --require-hashes --constraints requirements.txt \
+	uv pip install --python .venv --require-hashes --constraints requirements.txt \
 		--build-constraints requirements.txt --requirements pyproject.toml --extra $(subst +, --extra ,$*)
 	touch $@
 

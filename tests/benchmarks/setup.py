@@ -5,7 +5,7 @@ The packages come from the index that pip and uv are configured for.
 
 - `make repro`, `make serve`: what these commands install before they start.
 - `pip` installs the same packages as `make repro`, from the same lock file with its hashes.
-- packages: in `.venv`, without pip and setuptools; uv is one of them, but not in the row of pip.
+- packages: in `.venv`, without pip and uv.
 - GB: the size of `.venv`.
 - start s: from `make` to the start of its command when everything is installed; the median of 5.
   The command itself is replaced by `true`.
@@ -22,7 +22,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -82,17 +81,17 @@ def timed(where: Path, command: str) -> float:
 
 
 def packages(where: Path) -> list[str]:
-    """The normalized names of the installed packages, without pip and setuptools."""
-    freeze = [where / ".venv/bin/pip", "freeze"]
+    """The normalized names of the installed packages, without pip and uv."""
+    freeze = [where / ".venv/bin/pip", "freeze", "--all", "--exclude=pip", "--exclude=uv"]
     done = subprocess.run(freeze, check=True, capture_output=True, text=True)
     names = [line.split("==")[0] for line in done.stdout.splitlines()]
     return [re.sub("[-_.]+", "-", name).lower() for name in names]
 
 
-def entries(lock: str, names: Iterable[str]) -> str:
+def entries(lock: str, names: list[str]) -> str:
     """The part of a lock file that is about some packages."""
-    by_name = {entry.split("==")[0]: entry for entry in re.split(r"(?m)^(?=[a-z0-9])", lock)}
-    return "".join(by_name[name] for name in names if name != "uv")
+    every = re.split(r"(?m)^(?=[a-z0-9])", lock)
+    return "".join(entry for entry in every if entry.split("==")[0] in names)
 
 
 def start(where: Path, target: str, command: str) -> float:
