@@ -12,8 +12,8 @@ SHELL := /bin/bash
 # uv does not read pip's variables; give it the same index, or folder of wheels.
 UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
-UV_NO_INDEX ?= $(PIP_NO_INDEX)
-export UV_DEFAULT_INDEX UV_FIND_LINKS UV_NO_INDEX
+export UV_DEFAULT_INDEX UV_FIND_LINKS
+NO_INDEX := $(if $(PIP_NO_INDEX),--no-index)
 
 # uv leaves it to the first import to compile a package; do not forbid that to keep the result.
 unexport PYTHONDONTWRITEBYTECODE
@@ -64,7 +64,7 @@ data/model:
 	$(error $@ is missing; run `make repro` to make it, or `dvc pull $@` to fetch it)
 
 $(INSTALLED)%: pyproject.toml requirements.txt | $(INSTALLED)uv
-	uv pip install --python .venv --require-hashes --constraints requirements.txt \
+	uv pip install $(NO_INDEX) --python .venv --require-hashes --constraints requirements.txt \
 		--build-constraints requirements.txt --requirements pyproject.toml --extra $(subst +, --extra ,$*)
 	touch $@
 

@@ -162,7 +162,8 @@ def installed(folder):
     """Names and versions of what is installed, without what comes with a virtual environment."""
     freeze = [folder / ".venv/bin/pip", "freeze", "--exclude=setuptools"]
     done = subprocess.run(freeze, capture_output=True, text=True, check=True)
-    return {line.lower().replace("_", "-") for line in done.stdout.splitlines()}
+    lines = (line.split("==") for line in done.stdout.splitlines())
+    return {f"{re.sub('[-_.]+', '-', name).lower()}=={version}" for name, version in lines}
 
 
 @pytest.mark.slow

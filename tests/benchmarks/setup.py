@@ -27,7 +27,7 @@ from tempfile import TemporaryDirectory
 
 LOCK = Path("requirements.txt")
 PIP = f".venv/bin/pip install --quiet --require-hashes --requirement {LOCK}"
-COLUMNS = {"packages": ".0f", "install s": ".1f", "GB": ".2f", "start s": ".2f"}
+COLUMNS = {"packages": ".0f", "install s": ".1f", "GB": ".2f", "start s": ".3f"}
 MOST_OF_PIP = 0.25
 MOST_START = 0.3  # seconds
 
