@@ -82,7 +82,7 @@ def timed(where: Path, command: str) -> float:
 
 def packages(where: Path) -> list[str]:
     """The normalized names of the installed packages, without pip and uv."""
-    freeze = [where / ".venv/bin/pip", "freeze", "--all", "--exclude=pip", "--exclude=uv"]
+    freeze = [f"{where}/.venv/bin/pip", "freeze", "--all", "--exclude=pip", "--exclude=uv"]
     done = subprocess.run(freeze, check=True, capture_output=True, text=True)
     names = [line.split("==")[0] for line in done.stdout.splitlines()]
     return [re.sub("[-_.]+", "-", name).lower() for name in names]
