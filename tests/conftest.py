@@ -2,6 +2,9 @@
 
 tests/mnist/ holds the first 2,000 training and the first 500 test images of MNIST,
 tests/fashion_mnist/ the first 600 and 200 of Fashion-MNIST (MIT licence, Zalando SE).
+
+A run of the pipeline takes a minute, so pytest's cache keeps its outputs: the next session with the
+same code, parameters, data and packages copies them. Remove them with `pytest --cache-clear`.
 """
 
 import gzip
@@ -23,6 +26,7 @@ import numpy as np
 import pytest
 import requests
 import yaml
+from filelock import FileLock
 from hypothesis import settings
 
 from stages import idx
@@ -39,6 +43,7 @@ PROGRAM = [
     "stages",
     "service",
 ]
+OUTPUTS = [".dvc/cache", "data", "dvc.lock"]  # of `dvc repro`
 ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -50,12 +55,20 @@ ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 START_TIMEOUT = 60  # seconds
+RESERVED: list[socket.socket] = []  # see `free_port`
 
 # Hypothesis would fail an example that takes 200 ms, as any may on a busy machine.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 Params = dict[str, Any]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test that uses the outputs of a run of the pipeline, as every real server does."""
+    for item in items:
+        if "repository" in getattr(item, "fixturenames", ()):
+            item.add_marker("pipeline")
 
 
 @dataclass(frozen=True)
@@ -129,11 +142,47 @@ def make_repository(path: Path) -> Repository:
     return made
 
 
+def reproduce(repository: Repository, cache: Path) -> None:
+    """Run the pipeline, or copy the outputs of an equal run from a folder that keeps the last."""
+    kept = cache / fingerprint(repository)
+    with FileLock(cache / "lock"):
+        if kept.exists():
+            copy_outputs(kept, repository.path)
+            return
+        repository.run("dvc", "repro")
+        for old in filter(Path.is_dir, cache.iterdir()):
+            shutil.rmtree(old)
+        copy_outputs(repository.path, cache / "partial")
+        (cache / "partial").rename(kept)
+
+
+def fingerprint(repository: Repository) -> str:
+    """A hash of all that determines the outputs of `dvc repro`."""
+    stages = yaml.safe_load((repository.path / "dvc.yaml").read_text())["stages"].values()
+    code = {path for stage in stages for path in stage["deps"] if path.endswith(".py")}
+    files = [repository.path / name for name in sorted(code | {"dvc.yaml", "params.yaml"})]
+    packages = sorted(path.name for path in Path(np.__file__).parent.parent.glob("*.dist-info"))
+    processor = np.show_config(mode="dicts")["SIMD Extensions"]
+    digest = hashlib.sha256(repr((sys.version, packages, processor)).encode())
+    for file in [*files, *sorted(MNIST.iterdir())]:
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def copy_outputs(source: Path, target: Path) -> None:
+    for name in OUTPUTS:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, dirs_exist_ok=True)
+        else:
+            shutil.copy2(source / name, target / name)
+
+
 @pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+def repository(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Repository:
     """The program on the slice, reproduced and committed. Tests must leave it as it is."""
     made = make_repository(tmp_path_factory.mktemp("repository"))
-    made.run("dvc", "repro")
+    reproduce(made, pytestconfig.cache.mkdir("repository"))
     made.run("git", "add", "--all")
     made.run("git", "commit", "--quiet", "--message=The first run")
     return made
@@ -208,9 +257,17 @@ def start(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
 
 
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    """A port of 127.0.0.1 that the kernel gives to nobody else before the tests end.
+
+    The socket stays bound and does not listen, so that a server that sets SO_REUSEADDR or
+    SO_REUSEPORT can bind to the same port. Linux allows that.
+    """
+    reserved = socket.socket()
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    reserved.bind(("127.0.0.1", 0))
+    RESERVED.append(reserved)
+    return int(reserved.getsockname()[1])
 
 
 @contextmanager
