@@ -55,6 +55,7 @@ ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 START_TIMEOUT = 60  # seconds
+MARKERS = {"repository": "pipeline", "cluster": "slow"}  # of tests that use these fixtures
 RESERVED: list[socket.socket] = []  # see `free_port`
 
 # Hypothesis would fail an example that takes 200 ms, as any may on a busy machine.
@@ -65,10 +66,10 @@ Params = dict[str, Any]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test that uses the outputs of a run of the pipeline, as every real server does."""
+    """Mark tests by the fixtures that they use, directly or through others."""
     for item in items:
-        if "repository" in getattr(item, "fixturenames", ()):
-            item.add_marker("pipeline")
+        for fixture in MARKERS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(MARKERS[fixture])
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,7 @@ def ink(page: Page) -> int:
     )
 
 
+@pytest.mark.pipeline
 @pytest.mark.skipif(
     not (PROJECT / "data/model").exists(),
     reason="there is no model yet: `make repro` makes it",
