@@ -1,6 +1,5 @@
 """Who may ask, and what an answer tells of the service."""
 
-import secrets
 import socket
 
 import pytest
@@ -8,7 +7,7 @@ import requests
 
 from tests.conftest import running_server, start
 
-TOKEN = secrets.token_hex()
+TOKEN = "x" * 64
 HEALTH = ["/healthz", "/v2/health/live", "/v2/health/ready"]
 REST = ["/", "/recognize", "/metrics", "/openapi.json", "/docs/", "/v1/models/mnist", "/v2", "/no"]
 
