@@ -400,7 +400,11 @@ class InProcess(HTTPAdapter):
         self._client = application.test_client()
 
     def send(self, request: requests.PreparedRequest, **_: Any) -> requests.Response:  # type: ignore[override]
-        headers, body = dict(request.headers), request.body
+        headers = {
+            name: value.decode("latin-1") if isinstance(value, bytes) else value
+            for name, value in request.headers.items()
+        }
+        body = request.body
         if headers.pop("Transfer-Encoding", None):
             body = b"".join(cast(Iterable[bytes], body))  # a server reads it whole, too
         told = self._client.open(
@@ -427,5 +431,13 @@ def client(request: pytest.FixtureRequest, artifact: Artifact) -> Iterator[Clien
     if request.param == "in process":
         yield in_process(artifact)
         return
-    with running_server(PROJECT, "--workers=1", f"--lock={artifact.path / 'dvc.lock'}") as started:
+    with client_of_server(artifact) as made:
+        yield made
+
+
+@contextmanager
+def client_of_server(artifact: Artifact, *options: str) -> Iterator[Client]:
+    """A client of the whole service, over the artifact."""
+    lock = artifact.path / "dvc.lock"
+    with running_server(PROJECT, "--workers=1", f"--lock={lock}", *options) as started:
         yield Client(started.url, HTTPAdapter())
