@@ -1,7 +1,7 @@
 # `make` alone lists the commands. Each installs what it needs into .venv, in the versions and with
 # the hashes of requirements.txt, and removes nothing that another has installed.
 .DEFAULT_GOAL := help
-.PHONY: help repro verify serve test bench lint audit licences lock
+.PHONY: help repro verify serve check test test-all bench lint audit licences lock
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -24,6 +24,9 @@ SERVICE := service
 PIPELINE := pipeline+cpu
 ALL := $(PIPELINE)+service+bulk+cluster+test
 
+# One test process for each core.
+PYTEST := pytest --numprocesses=logical --dist=worksteal
+
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
@@ -36,8 +39,14 @@ verify: $(INSTALLED)$(PIPELINE) ## Hash every file that dvc.lock names (DVC itse
 serve: data/model $(INSTALLED)$(SERVICE) ## Serve the model that dvc.lock pins, on http://127.0.0.1:8080
 	python -m service
 
-test: $(INSTALLED)$(ALL) ## Run the tests
-	pytest
+check: lint ## Check style and types, and run the tests that need no run of the pipeline
+	$(PYTEST) -m "not pipeline and not slow"
+
+test: $(INSTALLED)$(ALL) ## Run the tests that are not slow
+	$(PYTEST) -m "not slow"
+
+test-all: $(INSTALLED)$(ALL) ## Run all tests
+	$(PYTEST)
 
 bench: $(INSTALLED)$(ALL) ## Measure the service beside others (needs wrk)
 	python -m tests.benchmarks.serving
