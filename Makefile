@@ -1,44 +1,83 @@
-# `make` alone says what there is.
+# `make` alone lists the commands. Each installs what it needs into .venv, in the versions and with
+# the hashes of requirements.txt, and removes nothing that another has installed.
 .DEFAULT_GOAL := help
-.PHONY: help repro verify serve test bench lint audit licences lock
+.PHONY: help repro verify serve check test test-all bench lint audit licences lock
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Any shell but the default one: with that, make 3.81 of macOS starts simple commands itself and
+# does not look for them in the PATH set here.
+SHELL := /bin/bash
+
+# uv does not read pip's variables; give it the same index, or folder of wheels.
+UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export UV_DEFAULT_INDEX UV_FIND_LINKS
+NO_INDEX := $(if $(PIP_NO_INDEX),--no-index)
+
+# uv leaves it to the first import to compile a package; do not forbid that to keep the result.
+unexport PYTHONDONTWRITEBYTECODE
+
+# A stamp file shows what is installed: its name ends in extras of pyproject.toml, joined by "+".
+INSTALLED := .venv/.installed-
+SERVICE := service
+PIPELINE := pipeline+cpu
+ALL := $(PIPELINE)+service+bulk+cluster+test
+
+# One test process for each core.
+PYTEST := pytest --numprocesses=logical --dist=worksteal
 
 help: ## Print this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-repro: $(BIN)/locked ## Make the model: download, train, evaluate, export (dvc repro)
+repro: $(INSTALLED)$(PIPELINE) ## Make the model: download, train, evaluate, export (dvc repro)
 	dvc repro
 
-verify: $(BIN)/locked ## Hash every file that dvc.lock names (DVC itself trusts times and sizes)
+verify: $(INSTALLED)$(PIPELINE) ## Hash every file that dvc.lock names (DVC itself trusts times and sizes)
 	python -m stages.verify
 
-serve: $(BIN)/locked ## Serve the model that dvc.lock pins, on http://127.0.0.1:8080
+serve: data/model $(INSTALLED)$(SERVICE) ## Serve the model that dvc.lock pins, on http://127.0.0.1:8080
 	python -m service
 
-test: $(BIN)/locked ## Run the tests
-	pytest
+check: lint ## Check style and types, and run the tests that need no run of the pipeline
+	$(PYTEST) -m "not pipeline and not slow"
 
-bench: $(BIN)/locked ## Measure the service beside others (needs wrk)
+test: $(INSTALLED)$(ALL) ## Run the tests that are not slow
+	$(PYTEST) -m "not slow"
+
+test-all: $(INSTALLED)$(ALL) ## Run all tests
+	$(PYTEST)
+
+bench: $(INSTALLED)$(ALL) ## Measure the service beside others (needs wrk)
 	python -m tests.benchmarks.serving
 
-lint: $(BIN)/locked ## Check style and types
+lint: $(INSTALLED)$(ALL) ## Check style and types
 	ruff check
 	ruff format --check
 	mypy
 
-audit: $(BIN)/locked ## Look for known vulnerabilities in what requirements.txt locks
+audit: $(INSTALLED)$(ALL) ## Look for known vulnerabilities in what requirements.txt locks
 	python -m tests.audit
 
-licences: $(BIN)/locked ## List the licences of what is locked; fail on one that is not allowed
+licences: $(INSTALLED)$(ALL) ## List the licences of what is locked; fail on one that is not allowed
 	pip-licenses --with-system --packages $$(sed -n 's/^\([^ =]*\)==.*/\1/p' requirements.txt)
 
-lock: $(BIN)/locked ## Compile requirements.txt afresh from pyproject.toml
-	uv pip compile pyproject.toml --universal --generate-hashes --no-header --quiet --upgrade \
-		--extra pipeline --extra service --extra bulk --extra cpu --extra test --output-file requirements.txt
+lock: $(INSTALLED)uv ## Compile requirements.txt afresh from pyproject.toml
+	uv pip compile pyproject.toml --extra $(subst +, --extra ,$(ALL)) --upgrade --universal \
+		--python-version 3.11 --generate-hashes --no-header --quiet --output-file requirements.txt
 
-$(BIN)/locked: requirements.txt
+# Compile at once for what cannot write to .venv: the service under systemd, commands in the tests.
+$(INSTALLED)$(SERVICE) $(INSTALLED)$(ALL): export UV_COMPILE_BYTECODE := 1
+
+data/model:
+	$(error $@ is missing; run `make repro` to make it, or `dvc pull $@` to fetch it)
+
+$(INSTALLED)%: pyproject.toml requirements.txt | $(INSTALLED)uv
+	uv pip install $(NO_INDEX) --python .venv --require-hashes --constraints requirements.txt \
+		--build-constraints requirements.txt --requirements pyproject.toml --extra $(subst +, --extra ,$*)
+	touch $@
+
+$(INSTALLED)uv: requirements.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --require-hashes --requirement requirements.txt
+	sed -n '/^uv==/,/[^\\]$$/p' $< | $(BIN)/pip install --quiet --require-hashes --requirement /dev/stdin
 	touch $@

@@ -9,27 +9,34 @@ same code, parameters, data and packages copies them. Remove them with `pytest -
 
 import gzip
 import hashlib
+import io
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import pytest
 import requests
+import urllib3
 import yaml
 from filelock import FileLock
+from flask import Flask
 from hypothesis import settings
+from requests.adapters import HTTPAdapter
 
-from stages import idx
+from service import app, pin
+from service.limits import Limits
+from service.model import Model
+from stages import idx, png
 
 PROJECT = Path(__file__).parent.parent
 MNIST = Path(__file__).parent / "mnist"
@@ -43,7 +50,6 @@ PROGRAM = [
     "stages",
     "service",
 ]
-OUTPUTS = [".dvc/cache", "data", "dvc.lock"]  # of `dvc repro`
 ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -55,6 +61,8 @@ ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 START_TIMEOUT = 60  # seconds
+# Of the tests that use these fixtures.
+MARKERS = {"repository": "pipeline", "server": "server", "cluster": "slow"}
 RESERVED: list[socket.socket] = []  # see `free_port`
 
 # Hypothesis would fail an example that takes 200 ms, as any may on a busy machine.
@@ -62,6 +70,13 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 Params = dict[str, Any]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures that they use, directly or through others."""
+    for item in items:
+        for fixture in MARKERS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(MARKERS[fixture])
 
 
 @dataclass(frozen=True)
@@ -135,40 +150,54 @@ def make_repository(path: Path) -> Repository:
     return made
 
 
-def reproduce(repository: Repository, cache: Path) -> None:
-    """Run the pipeline, or copy the outputs of an equal run from a folder that keeps the last."""
-    kept = cache / fingerprint(repository)
+def keep(cache: Path, inputs: Iterable[Path], make: Callable[[Path], None]) -> Path:
+    """The folder that `make` fills, or that an earlier session filled from equal inputs.
+
+    Args:
+        cache: a folder of its own in pytest's cache. The folders of other inputs are removed.
+        inputs: the files that determine what `make` makes, besides packages and the processor.
+    """
+    kept = cache / fingerprint(inputs)
     with FileLock(cache / "lock"):
-        if kept.exists():
-            copy_outputs(kept, repository.path)
-            return
-        repository.run("dvc", "repro")
-        for old in filter(Path.is_dir, cache.iterdir()):
-            shutil.rmtree(old)
-        copy_outputs(repository.path, cache / "partial")
-        (cache / "partial").rename(kept)
+        if not kept.exists():
+            for old in filter(Path.is_dir, cache.iterdir()):
+                shutil.rmtree(old)
+            partial = cache / "partial"
+            make(partial)
+            partial.rename(kept)
+    return kept
 
 
-def fingerprint(repository: Repository) -> str:
-    """A hash of all that determines the outputs of `dvc repro`."""
-    stages = yaml.safe_load((repository.path / "dvc.yaml").read_text())["stages"].values()
-    code = {path for stage in stages for path in stage["deps"] if path.endswith(".py")}
-    files = [repository.path / name for name in sorted(code | {"dvc.yaml", "params.yaml"})]
+def fingerprint(inputs: Iterable[Path]) -> str:
     packages = sorted(path.name for path in Path(np.__file__).parent.parent.glob("*.dist-info"))
     processor = np.show_config(mode="dicts")["SIMD Extensions"]
     digest = hashlib.sha256(repr((sys.version, packages, processor)).encode())
-    for file in [*files, *sorted(MNIST.iterdir())]:
+    for file in inputs:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 
-def copy_outputs(source: Path, target: Path) -> None:
-    for name in OUTPUTS:
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        if (source / name).is_dir():
-            shutil.copytree(source / name, target / name, dirs_exist_ok=True)
-        else:
-            shutil.copy2(source / name, target / name)
+def inputs_of(pipeline: Path) -> list[Path]:
+    """What `dvc repro` reads in a folder: code, parameters and the slice."""
+    stages = yaml.safe_load((pipeline / "dvc.yaml").read_text())["stages"].values()
+    code = {path for stage in stages for path in stage["deps"] if path.endswith(".py")}
+    names = sorted(code | {"dvc.yaml", "params.yaml"})
+    return [*(pipeline / name for name in names), *sorted(MNIST.iterdir())]
+
+
+def reproduce(repository: Repository, cache: Path) -> None:
+    """Run the pipeline and commit its outputs, or copy those of an equal run from the cache."""
+
+    def make(partial: Path) -> None:
+        repository.clone(partial).run("dvc", "repro")
+
+    kept = keep(cache, inputs_of(repository.path), make)
+    for name in ("data", ".dvc/cache"):
+        shutil.rmtree(repository.path / name, ignore_errors=True)
+        shutil.copytree(kept / name, repository.path / name)
+    shutil.copy(kept / "dvc.lock", repository.path)
+    repository.run("git", "add", "--all")
+    repository.run("git", "commit", "--quiet", "--message=A run of the pipeline")
 
 
 @pytest.fixture(scope="session")
@@ -176,8 +205,6 @@ def repository(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFac
     """The program on the slice, reproduced and committed. Tests must leave it as it is."""
     made = make_repository(tmp_path_factory.mktemp("repository"))
     reproduce(made, pytestconfig.cache.mkdir("repository"))
-    made.run("git", "add", "--all")
-    made.run("git", "commit", "--quiet", "--message=The first run")
     return made
 
 
@@ -187,10 +214,17 @@ def scratch(repository: Repository, tmp_path: Path) -> Repository:
     return repository.clone(tmp_path / "scratch")
 
 
+def load_slice(split: str) -> idx.Split:
+    """The images and labels of a split of the slice, without the pipeline."""
+    files = [MNIST / f"{name}.gz" for name in idx.FILES[split]]
+    images, labels = (idx.parse(gzip.decompress(file.read_bytes())) for file in files)
+    return images, labels
+
+
 @pytest.fixture(scope="session")
-def testing(repository: Repository) -> idx.Split:
+def testing() -> idx.Split:
     """The 500 test images of the slice, and their labels."""
-    return idx.load(repository.path / "data/idx", "testing")
+    return load_slice("testing")
 
 
 @pytest.fixture(scope="session")
@@ -202,17 +236,25 @@ def predictions(repository: Repository) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def version(repository: Repository) -> str:
+    """The version of the artifact of `repository`."""
+    return pinned_version(repository.path)
+
+
+def pinned_version(folder: Path) -> str:
     """The artifact's MD5, read from dvc.lock by other means than the service's."""
-    lock = yaml.safe_load((repository.path / "dvc.lock").read_text())
+    lock = yaml.safe_load((folder / "dvc.lock").read_text())
     outputs = {output["path"]: output for output in lock["stages"]["export"]["outs"]}
     return outputs["data/model"]["md5"].removesuffix(".dir")
 
 
 @pytest.fixture(scope="session")
-def png_files(repository: Repository, testing: idx.Split) -> list[Path]:
-    """The same images as PNG files, in order."""
-    folder = repository.path / "data/png/testing"
-    return [folder / str(label) / f"{number}.png" for number, label in enumerate(testing[1])]
+def png_files(testing: idx.Split, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The same images as the PNG files that the pipeline makes of them, in order."""
+    folder = tmp_path_factory.mktemp("png")
+    png.render({"testing": testing}, folder)
+    return [
+        folder / "testing" / str(label) / f"{number}.png" for number, label in enumerate(testing[1])
+    ]
 
 
 @dataclass(frozen=True)
@@ -304,3 +346,98 @@ def server(repository: Repository) -> Iterator[Server]:
     """The service over the artifact of `repository`."""
     with running_server(repository.path, "--workers=1") as started:
         yield started
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A folder with dvc.lock and data/model, as `tests.artifact` makes it."""
+
+    path: Path
+    version: str
+    predictions: np.ndarray  # what Keras answers for the test images of the slice, int64 (500,)
+
+
+@pytest.fixture(scope="session")
+def artifact(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """A small artifact, for tests that need any but not the pipeline's."""
+
+    def make(partial: Path) -> None:
+        command = [sys.executable, "-m", "tests.artifact", str(partial)]
+        subprocess.run(command, cwd=PROJECT, env=ENVIRONMENT, check=True)
+
+    inputs = [*inputs_of(PROJECT), PROJECT / "tests/artifact.py"]
+    kept = keep(pytestconfig.cache.mkdir("artifact"), inputs, make)
+    path = tmp_path_factory.mktemp("artifact")
+    shutil.copytree(kept, path, dirs_exist_ok=True)
+    return Artifact(path, pinned_version(path), np.load(path / "predictions.npy"))
+
+
+@dataclass(frozen=True)
+class Client:
+    """Sends requests to a service, each as if on a connection of its own."""
+
+    url: str
+    adapter: HTTPAdapter
+
+    def request(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Takes the options of `requests.request`."""
+        with requests.Session() as session:
+            session.mount(self.url, self.adapter)
+            return session.request(method, f"{self.url}{path}", **{"timeout": 60} | options)
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, **options: Any) -> requests.Response:
+        return self.request("POST", path, **options)
+
+
+class InProcess(HTTPAdapter):
+    """Lets `requests` call an application, without a server."""
+
+    def __init__(self, application: Flask) -> None:
+        super().__init__()
+        self._client = application.test_client()
+
+    def send(self, request: requests.PreparedRequest, **_: Any) -> requests.Response:  # type: ignore[override]
+        headers = {
+            name: value.decode("latin-1") if isinstance(value, bytes) else value
+            for name, value in request.headers.items()
+        }
+        body = request.body
+        if headers.pop("Transfer-Encoding", None):
+            body = b"".join(cast(Iterable[bytes], body))  # a server reads it whole, too
+        told = self._client.open(
+            request.path_url, method=request.method, headers=headers, data=body
+        )
+        content, fields = io.BytesIO(told.data), urllib3.HTTPHeaderDict(told.headers)
+        raw = urllib3.HTTPResponse(content, fields, told.status_code, preload_content=False)
+        return self.build_response(request, raw)
+
+
+def in_process(artifact: Artifact, **options: Any) -> Client:
+    """A client of an application that serves the artifact, with options of `app.create`."""
+    model = Model(artifact.path / pin.ARTIFACT, artifact.version, "litert")
+    application = app.create(model, **{"limits": Limits()} | options)
+    return Client("http://localhost", InProcess(application))
+
+
+TRANSPORTS = ["in process", pytest.param("server", marks=pytest.mark.server)]
+
+
+@pytest.fixture(scope="session", params=TRANSPORTS)
+def client(request: pytest.FixtureRequest, artifact: Artifact) -> Iterator[Client]:
+    """A client of the application alone, and of the whole service."""
+    if request.param == "in process":
+        yield in_process(artifact)
+        return
+    with client_of_server(artifact) as made:
+        yield made
+
+
+@contextmanager
+def client_of_server(artifact: Artifact, *options: str) -> Iterator[Client]:
+    """A client of the whole service, over the artifact."""
+    lock = artifact.path / "dvc.lock"
+    with running_server(PROJECT, "--workers=1", f"--lock={lock}", *options) as started:
+        yield Client(started.url, HTTPAdapter())

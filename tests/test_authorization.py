@@ -1,29 +1,29 @@
 """Who may ask, and what an answer tells of the service."""
 
-import secrets
 import socket
 
 import pytest
-import requests
 
-from tests.conftest import running_server, start
+from tests.conftest import PROJECT, TRANSPORTS, client_of_server, in_process, start
 
-TOKEN = secrets.token_hex()
+TOKEN = "x" * 64
 HEALTH = ["/healthz", "/v2/health/live", "/v2/health/ready"]
 REST = ["/", "/recognize", "/metrics", "/openapi.json", "/docs/", "/v1/models/mnist", "/v2", "/no"]
 
 
-@pytest.fixture(scope="module")
-def guarded(repository, tmp_path_factory):
+@pytest.fixture(scope="module", params=TRANSPORTS)
+def guarded(request, artifact, tmp_path_factory):
+    if request.param == "in process":
+        yield in_process(artifact, token=TOKEN)
+        return
     file = tmp_path_factory.mktemp("secret") / "token"
     file.write_text(f"{TOKEN}\n")
-    with running_server(repository.path, "--workers=1", f"--token-file={file}") as started:
-        yield started
+    with client_of_server(artifact, f"--token-file={file}") as made:
+        yield made
 
 
-def get(server, path, header=None):
-    headers = {"Authorization": header} if header else {}
-    return requests.get(f"{server.url}{path}", headers=headers, timeout=30)
+def get(client, path, header=None):
+    return client.get(path, headers={"Authorization": header} if header else {})
 
 
 @pytest.mark.parametrize("path", HEALTH)
@@ -48,16 +48,16 @@ def test_nothing_else_is_without_the_token(guarded, path, header):
 
 @pytest.mark.parametrize("header", [f"Bearer {TOKEN}", f"bearer  {TOKEN}"])
 def test_with_the_token_all_is_answered(guarded, png_files, header):
-    answer = requests.post(
-        f"{guarded.url}/recognize",
+    answer = guarded.post(
+        "/recognize",
         files={"image": png_files[0].read_bytes()},
         headers={"Authorization": header},
-        timeout=30,
     )
     assert answer.status_code == 200
     assert get(guarded, "/metrics", header).status_code == 200
 
 
+@pytest.mark.parametrize("guarded", TRANSPORTS[1:], indirect=True)
 def test_the_body_of_a_stranger_is_not_waited_for(guarded):
     host, _, port = guarded.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=30) as client:
@@ -75,11 +75,11 @@ def test_the_body_of_a_stranger_is_not_waited_for(guarded):
         (b"\xff", "holds other characters than ASCII"),
     ],
 )
-def test_a_file_without_a_token_is_refused(repository, tmp_path, content, reason):
+def test_a_file_without_a_token_is_refused(tmp_path, content, reason):
     file = tmp_path / "token"
     if content is not None:
         file.write_bytes(content)
-    done = start(repository.path, f"--token-file={file}")
+    done = start(PROJECT, f"--token-file={file}")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("service: the token file ")
     assert reason in done.stderr
@@ -87,14 +87,14 @@ def test_a_file_without_a_token_is_refused(repository, tmp_path, content, reason
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/docs/", "/metrics", "/no", "/recognize"])
-def test_every_answer_is_protected_and_names_no_software(server, path):
-    answer = get(server, path)
+def test_every_answer_is_protected_and_names_no_software(client, path):
+    answer = get(client, path)
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Referrer-Policy"] == "no-referrer"
     assert "frame-ancestors 'none'" in answer.headers["Content-Security-Policy"]
     assert answer.headers["Server"] == "mnist"
 
 
-def test_the_address_of_the_request_is_not_repeated(server):
-    answer = requests.get(f"{server.url}/docs/", headers={"Host": "elsewhere.example"}, timeout=30)
+def test_the_address_of_the_request_is_not_repeated(client):
+    answer = client.get("/docs/", headers={"Host": "elsewhere.example"})
     assert "elsewhere" not in answer.text

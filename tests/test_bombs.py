@@ -24,7 +24,10 @@ from service.limits import Limits
 from service.open_inference import LENGTH
 from tests.conftest import running_server
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="needs /proc"),
+]
 
 MAX_BODY, MAX_PIXELS = Limits.body, Limits.pixels
 TENSORFLOW, OPEN = "/v1/models/mnist:predict", "/v2/models/mnist/infer"

@@ -9,6 +9,8 @@ import pytest
 
 from tests.conftest import ENVIRONMENT, Repository
 
+pytestmark = pytest.mark.slow
+
 
 def mount(*arguments):
     done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)

@@ -106,6 +106,7 @@ def weights(repository, tmp_path_factory):
     return {name: [file[key] for key in file.files] for name, file in written.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["two workers", "three devices"])
 def test_the_weights_do_not_depend_on_the_number_of_workers(weights, name):
     """In double precision, to within 1e-10 after 20 steps; measured: 2e-14.
@@ -137,6 +138,7 @@ def recorded(repository):
     return {out["path"]: out["md5"] for out in outs}
 
 
+@pytest.mark.slow
 def test_a_worker_that_dies_ends_the_run_and_the_next_run_gives_the_same(distributed, tmp_path):
     undisturbed = distributed.clone(tmp_path / "undisturbed")
     said = undisturbed.run(sys.executable, "-m", "stages.workers", "2")
@@ -162,6 +164,7 @@ def test_a_worker_that_dies_ends_the_run_and_the_next_run_gives_the_same(distrib
     assert not (distributed.path / checkpoint.FILE).exists()
 
 
+@pytest.mark.slow
 def test_a_run_on_one_device_that_was_killed_goes_on_to_the_same_bytes(repository, scratch):
     run = python(scratch.path, "-m", "stages.train")
     wait_for("epoch 1/3: ", run)
@@ -198,6 +201,7 @@ def test_only_a_run_that_is_the_same_goes_on_and_only_from_a_whole_state(tmp_pat
     assert checkpoint.restore(same, [variable], here) == (0, [])
 
 
+@pytest.mark.slow
 def test_a_worker_with_other_params_than_the_chief_is_refused(distributed, tmp_path):
     other = distributed.clone(tmp_path / "other")
     other.edit_params(lambda params: params["train"].update(seed=2))

@@ -22,7 +22,7 @@ def drawn(image, side=100):
     return Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
 
 
-@pytest.mark.parametrize("name", {*pictures.TUNED, *pictures.HELD_OUT})
+@pytest.mark.parametrize("name", sorted({*pictures.TUNED, *pictures.HELD_OUT}))
 def test_a_variation_is_seen_much_as_the_image(testing, name):
     variation = (pictures.TUNED | pictures.HELD_OUT)[name]
     sent = pictures.files(testing[0][:40], variation)

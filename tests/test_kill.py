@@ -3,6 +3,7 @@ import pytest
 from tests.faults.kill import Kill, reproduce, strike
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kill",
     [

@@ -101,6 +101,7 @@ def test_digits_of_a_picture(strict):
     assert error_of(answer, 413) == "The request has 3 images; the most is 2."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["Content-Length: 100", "Transfer-Encoding: chunked"])
 def test_time_for_a_body(strict, head):
     host, _, port = strict.url.removeprefix("http://").partition(":")
@@ -118,6 +119,7 @@ def test_time_for_a_body(strict, head):
             assert b'{"error":"The body was not here after 1 seconds; send it faster."}' in told
 
 
+@pytest.mark.slow
 def test_time_for_a_head(strict):
     host, _, port = strict.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=60) as client:
@@ -126,6 +128,7 @@ def test_time_for_a_head(strict):
         assert client.recv(4096) == b""
 
 
+@pytest.mark.slow
 def test_time_for_an_answer(repository):
     """Pictures that take a while each, and a service that has a second for all."""
     slow = picture(5000)

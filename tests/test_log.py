@@ -45,14 +45,14 @@ def test_a_line_of_json(repository, png_files, version):
 
 
 @pytest.mark.parametrize("given", [None, "", "a" * 129, "\u00e9", "a\tb"])
-def test_an_id_is_made_where_none_fits(server, given):
+def test_an_id_is_made_where_none_fits(client, given):
     headers = {} if given is None else {"X-Request-Id": given.encode("utf-8")}
-    answer = requests.get(f"{server.url}/healthz", headers=headers, timeout=30)
+    answer = client.get("/healthz", headers=headers)
     assert re.fullmatch(r"[0-9a-f]{32}", answer.headers["X-Request-Id"])
 
 
-def test_a_client_keeps_its_id_on_errors_too(server):
-    answer = requests.get(f"{server.url}/none", headers={"X-Request-Id": "a b/c"}, timeout=30)
+def test_a_client_keeps_its_id_on_errors_too(client):
+    answer = client.get("/none", headers={"X-Request-Id": "a b/c"})
     assert answer.headers["X-Request-Id"] == "a b/c"
 
 

@@ -16,10 +16,13 @@ from tests.conftest import PROJECT, running_server
 
 DATA = PROJECT / "data"
 
-pytestmark = pytest.mark.skipif(
-    not (DATA / "model").exists() or not (DATA / "idx").exists(),
-    reason="there is no model yet: `make repro` makes it",
-)
+pytestmark = [
+    pytest.mark.pipeline,
+    pytest.mark.skipif(
+        not (DATA / "model").exists() or not (DATA / "idx").exists(),
+        reason="there is no model yet: `make repro` makes it",
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -4,26 +4,19 @@ import base64
 
 import numpy as np
 import pytest
-import requests
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from service.open_inference import LENGTH
 
+INFER = "/v2/models/mnist/infer"
+
 
 @pytest.fixture(scope="module")
-def client(server):
+def nvidia(server):
+    """NVIDIA's client of the real service."""
     with triton.InferenceServerClient(server.url.removeprefix("http://")) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def infer(server):
-    def post(payload, **options):
-        url = f"{server.url}/v2/models/mnist/infer"
-        return requests.post(url, json=payload, timeout=30, **options)
-
-    return post
 
 
 def image_input(values, datatype, *, binary):
@@ -38,15 +31,15 @@ def outputs(*, binary):
     ]
 
 
-def test_server_and_model_tell_of_themselves(client, server, version):
-    assert client.is_server_live()
-    assert client.is_server_ready()
-    assert client.is_model_ready("mnist")
-    assert client.is_model_ready("mnist", version)
-    assert not client.is_model_ready("other")
-    assert not client.is_model_ready("mnist", "1")
-    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data"]
-    told = client.get_model_metadata("mnist", version)
+def test_server_and_model_tell_of_themselves(nvidia, server, version):
+    assert nvidia.is_server_live()
+    assert nvidia.is_server_ready()
+    assert nvidia.is_model_ready("mnist")
+    assert nvidia.is_model_ready("mnist", version)
+    assert not nvidia.is_model_ready("other")
+    assert not nvidia.is_model_ready("mnist", "1")
+    assert nvidia.get_server_metadata()["extensions"] == ["binary_tensor_data"]
+    told = nvidia.get_model_metadata("mnist", version)
     assert told["versions"] == [version]
     assert told["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, 28, 28]}]
     assert told["outputs"] == [
@@ -58,9 +51,9 @@ def test_server_and_model_tell_of_themselves(client, server, version):
 @pytest.mark.parametrize("binary_in", [True, False])
 @pytest.mark.parametrize("binary_out", [True, False])
 @pytest.mark.parametrize(("datatype", "dtype"), [("UINT8", np.uint8), ("FP32", np.float32)])
-def test_images(client, testing, predictions, version, datatype, dtype, binary_in, binary_out):
+def test_images(nvidia, testing, predictions, version, datatype, dtype, binary_in, binary_out):
     given = image_input(testing[0][:9].astype(dtype), datatype, binary=binary_in)
-    answer = client.infer(
+    answer = nvidia.infer(
         "mnist", [given], version, outputs=outputs(binary=binary_out), request_id="a-17"
     )
     assert answer.get_response()["id"] == "a-17"
@@ -72,46 +65,49 @@ def test_images(client, testing, predictions, version, datatype, dtype, binary_i
     np.testing.assert_array_equal(probabilities.argmax(1), predictions[:9])
 
 
-def test_pictures_as_binary_tensors(client, png_files, predictions):
+def test_pictures_as_binary_tensors(nvidia, png_files, predictions):
     contents = np.array([file.read_bytes() for file in png_files[:9]], object)
     for shaped in (contents, contents.reshape(-1, 1)):
-        answer = client.infer("mnist", [image_input(shaped, "BYTES", binary=True)])
+        answer = nvidia.infer("mnist", [image_input(shaped, "BYTES", binary=True)])
         np.testing.assert_array_equal(answer.as_numpy("label"), predictions[:9])
 
 
-def test_pictures_in_json(infer, png_files, predictions):
+def test_pictures_in_json(client, png_files, artifact):
     data = [base64.b64encode(file.read_bytes()).decode() for file in png_files[:9]]
     tensor = {"name": "image", "datatype": "BYTES", "shape": [9], "data": data}
-    answer = infer({"inputs": [tensor], "outputs": [{"name": "label"}]}).json()
+    payload = {"inputs": [tensor], "outputs": [{"name": "label"}]}
+    answer = client.post(INFER, json=payload).json()
     (output,) = answer["outputs"]
-    assert output["data"] == predictions[:9].tolist()
+    assert output["data"] == artifact.predictions[:9].tolist()
     assert "id" not in answer
 
 
-def test_numbers_may_be_nested_or_flat(infer, testing, predictions):
+def test_numbers_may_be_nested_or_flat(client, testing, artifact):
     for data in (testing[0][:2].tolist(), testing[0][:2].ravel().tolist()):
         tensor = {"name": "image", "datatype": "UINT8", "shape": [2, 28, 28], "data": data}
-        label, probabilities = infer({"inputs": [tensor]}).json()["outputs"]
-        assert label["data"] == predictions[:2].tolist()
+        label, probabilities = client.post(INFER, json={"inputs": [tensor]}).json()["outputs"]
+        assert label["data"] == artifact.predictions[:2].tolist()
         assert probabilities["shape"] == [2, 10]
         assert len(probabilities["data"]) == 20
 
 
-def test_all_outputs_may_be_asked_for_in_binary(infer, testing):
+def test_all_outputs_may_be_asked_for_in_binary(client, testing):
     tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 28, 28]}
     tensor["data"] = testing[0][:1].tolist()
-    answer = infer({"inputs": [tensor], "parameters": {"binary_data_output": True}})
+    answer = client.post(
+        INFER, json={"inputs": [tensor], "parameters": {"binary_data_output": True}}
+    )
     assert answer.headers["Content-Type"] == "application/octet-stream"
     assert len(answer.content) == int(answer.headers[LENGTH]) + 8 + 40
 
 
-def test_the_client_reads_the_reason_of_a_refusal(client):
+def test_the_client_reads_the_reason_of_a_refusal(nvidia):
     given = image_input(np.zeros((1, 20, 20), np.uint8), "UINT8", binary=True)
     with pytest.raises(InferenceServerException, match=r"\[1, 20, 20\]; it must be \[N, 28, 28\]"):
-        client.infer("mnist", [given])
+        nvidia.infer("mnist", [given])
     good = image_input(np.zeros((1, 28, 28), np.uint8), "UINT8", binary=True)
     with pytest.raises(InferenceServerException, match="There is no model other"):
-        client.infer("other", [good])
+        nvidia.infer("other", [good])
 
 
 GOOD = {"name": "image", "datatype": "UINT8", "shape": [1, 28, 28], "data": [0] * 784}
@@ -159,31 +155,24 @@ BAD = {
 
 
 @pytest.mark.parametrize(("payload", "sentence"), BAD.values(), ids=BAD)
-def test_bad_input_is_one_sentence(server, payload, sentence):
+def test_bad_input_is_one_sentence(client, payload, sentence):
     body = {"data": payload} if isinstance(payload, str) else {"json": payload}
-    answer = requests.post(f"{server.url}/v2/models/mnist/infer", timeout=30, **body)
+    answer = client.post(INFER, **body)
     assert answer.status_code == 400
     assert list(answer.json()) == ["error"]
     assert sentence in answer.json()["error"]
 
 
 @pytest.mark.parametrize("length", ["x", "-1", "1000000"])
-def test_a_wrong_length_of_the_json_is_refused(server, length):
-    answer = requests.post(
-        f"{server.url}/v2/models/mnist/infer", b"{}", headers={LENGTH: length}, timeout=30
-    )
+def test_a_wrong_length_of_the_json_is_refused(client, length):
+    answer = client.post(INFER, data=b"{}", headers={LENGTH: length})
     assert answer.status_code == 400
     assert LENGTH in answer.json()["error"]
 
 
-def test_an_element_that_ends_too_soon_is_refused(server):
+def test_an_element_that_ends_too_soon_is_refused(client):
     tensor = b'{"name":"image","datatype":"BYTES","shape":[1],"parameters":{"binary_data_size":6}}'
     head = b'{"inputs":[' + tensor + b"]}"
-    answer = requests.post(
-        f"{server.url}/v2/models/mnist/infer",
-        head + b"\x09\0\0\0ab",
-        headers={LENGTH: str(len(head))},
-        timeout=30,
-    )
+    answer = client.post(INFER, data=head + b"\x09\0\0\0ab", headers={LENGTH: str(len(head))})
     assert answer.status_code == 400
     assert answer.json()["error"] == "The binary tensor ends within an element."

@@ -5,7 +5,6 @@ import io
 import json
 import re
 
-import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -41,35 +40,29 @@ def test_every_route_does_as_described(case, server):
     case.call_and_validate(base_url=server.url)
 
 
-def test_the_file_that_is_served_is_the_one_in_the_repository(server):
-    answer = requests.get(f"{server.url}/openapi.json", timeout=30)
+def test_the_file_that_is_served_is_the_one_in_the_repository(client):
+    answer = client.get("/openapi.json")
     assert answer.content == documentation.FILE.read_bytes()
 
 
-RULES = """
-import json, service
-print(json.dumps([rule.rule for rule in service.create_app().url_map.iter_rules()]))
-"""
-
-
-def test_every_route_is_described(repository):
+def test_every_route_is_described(artifact):
     """All but the pages, and what is refused of TensorFlow Serving."""
     described = json.loads(documentation.FILE.read_text())
     assert described["info"]["version"] == service.__version__
-    rules = json.loads(repository.run("python", "-c", RULES).splitlines()[-1])
+    application = service.create_app(artifact.path / "dvc.lock")
     routes = {
-        re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule)
-        for rule in rules
-        if rule != "/" and not re.search(r"^/(docs|static)/|label|verb", rule)
+        re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", each.rule)
+        for each in application.url_map.iter_rules()
+        if each.rule != "/" and not re.search(r"^/(docs|static)/|label|verb", each.rule)
     }
     assert routes == set(described["paths"])
 
 
-def test_the_page_needs_no_other_host(server):
-    page = requests.get(f"{server.url}/docs/", timeout=30)
+def test_the_page_needs_no_other_host(client):
+    page = client.get("/docs/")
     assert page.status_code == 200
     assert "swagger-ui" in page.text
     assert "//unpkg.com" not in page.text
     assert "cdn" not in page.text.lower()
-    script = requests.get(f"{server.url}/docs/swagger-ui-bundle.js", timeout=30)
+    script = client.get("/docs/swagger-ui-bundle.js")
     assert script.status_code == 200

@@ -163,6 +163,7 @@ def ink(page: Page) -> int:
     )
 
 
+@pytest.mark.pipeline
 @pytest.mark.skipif(
     not (PROJECT / "data/model").exists(),
     reason="there is no model yet: `make repro` makes it",
@@ -501,8 +502,8 @@ def test_a_finger_draws_and_does_not_scroll(browser, server):
 
 
 @pytest.mark.parametrize("path", ["/", "/static/page.js", "/static/samples/7-0.png", "/static/no"])
-def test_the_page_and_its_files_are_protected(server, path):
-    answer = requests.get(f"{server.url}{path}", timeout=30)
+def test_the_page_and_its_files_are_protected(client, path):
+    answer = client.get(path)
     assert answer.status_code == (404 if path.endswith("no") else 200)
     assert answer.headers["Content-Security-Policy"] == served.POLICY
 

@@ -82,6 +82,7 @@ def test_made_up_methods_share_one_series(served):
     assert not any(method and "MADEUP" in method for method in methods)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_keeps_its_counts_and_is_no_longer_in_flight(repository, png_files):
     with running_server(repository.path, "--workers=1") as server:
         send(server, png_files[:5])

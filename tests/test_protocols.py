@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,17 +37,9 @@ chosen = st.lists(st.integers(0, 499), min_size=1, max_size=4)  # of the test im
 
 
 @pytest.fixture(scope="module")
-def model(repository):
+def model(artifact):
     """The artifact itself, without the service."""
-    return recognizer.load(repository.path / "data/model", "litert")
-
-
-@pytest.fixture(scope="module")
-def post(server):
-    with requests.Session() as session:
-        yield lambda path, body, headers=None: session.post(
-            f"{server.url}{path}", data=body, headers=headers, timeout=30
-        )
+    return recognizer.load(artifact.path / "data/model", "litert")
 
 
 @st.composite
@@ -118,9 +109,9 @@ def outputs(draw):
 
 
 @given(chosen, tensorflow_requests())
-def test_any_form_of_tensorflow_serving(post, model, testing, png_files, chosen, payload):
+def test_any_form_of_tensorflow_serving(client, model, testing, png_files, chosen, payload):
     given = payload(testing[0][chosen], [png_files[number].read_bytes() for number in chosen])
-    answer = post(TENSORFLOW, orjson.dumps(given))
+    answer = client.post(TENSORFLOW, data=orjson.dumps(given))
     assert answer.status_code == 200
     told = answer.json()
     if "inputs" in given:
@@ -131,10 +122,12 @@ def test_any_form_of_tensorflow_serving(post, model, testing, png_files, chosen,
 
 
 @given(chosen, open_requests())
-def test_any_form_of_the_open_inference_protocol(post, model, testing, png_files, chosen, request_):
+def test_any_form_of_the_open_inference_protocol(
+    client, model, testing, png_files, chosen, request_
+):
     files = [png_files[number].read_bytes() for number in chosen]
     header, binary = request_(testing[0][chosen], files)
-    answer = sent(post, header, binary)
+    answer = sent(client, header, binary)
     assert answer.status_code == 200
     told, values = read(answer)
     assert told.get("id") == header.get("id")
@@ -147,14 +140,14 @@ def test_any_form_of_the_open_inference_protocol(post, model, testing, png_files
 
 
 @given(chosen, tensorflow_requests(), st.data())
-def test_a_damaged_request_of_tensorflow_serving(post, testing, png_files, chosen, payload, data):
+def test_a_damaged_request_of_tensorflow_serving(client, testing, png_files, chosen, payload, data):
     given = payload(testing[0][chosen], [png_files[number].read_bytes() for number in chosen])
-    answered_or_refused(post(TENSORFLOW, orjson.dumps(damaged(given, data.draw))))
+    answered_or_refused(client.post(TENSORFLOW, data=orjson.dumps(damaged(given, data.draw))))
 
 
 @given(chosen, open_requests(), st.data())
 def test_a_damaged_request_of_the_open_inference_protocol(
-    post, testing, png_files, chosen, request_, data
+    client, testing, png_files, chosen, request_, data
 ):
     files = [png_files[number].read_bytes() for number in chosen]
     header, binary = request_(testing[0][chosen], files)
@@ -165,7 +158,7 @@ def test_a_damaged_request_of_the_open_inference_protocol(
     cut = data.draw(st.sampled_from([0, 0, 0, 1, 3, 784]))
     answered_or_refused(
         sent(
-            post,
+            client,
             damaged(header, data.draw),
             bytes(content[: len(content) - cut]),
             data.draw(st.sampled_from([0, 0, 0, -1, 1, 4, 10**6])),
@@ -201,10 +194,10 @@ def places(value):
             yield from places(value[key])
 
 
-def sent(post, header, binary, error=0):
+def sent(client, header, binary, error=0):
     head = orjson.dumps(header)
     headers = {LENGTH: str(len(head) + error)} if binary or error else None
-    return post(OPEN, head + binary, headers)
+    return client.post(OPEN, data=head + binary, headers=headers)
 
 
 def read(answer):

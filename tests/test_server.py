@@ -29,6 +29,7 @@ def address(server):
     return host, int(port)
 
 
+@pytest.mark.slow
 def test_a_full_queue_answers_503_and_the_others_are_answered(narrow, many):
     def send(_):
         return requests.post(f"{narrow.url}/recognize", files=many, timeout=60)
@@ -65,6 +66,7 @@ def test_64_clients_at_once_are_all_answered(server, png_files, predictions):
                 assert answer.json()["labels"] == [predictions[number]]
 
 
+@pytest.mark.slow
 def test_slow_clients_hold_up_nobody(narrow, png_files):
     content = png_files[0].read_bytes()
     head = (

@@ -2,95 +2,96 @@
 
 import io
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import requests
 from PIL import Image
 
 from service import images
 from service.limits import Limits
 
 
-def recognize(server, query="", **options):
-    return requests.post(f"{server.url}/recognize{query}", timeout=30, **options)
+def recognize(client, query="", **options):
+    return client.post(f"/recognize{query}", **options)
 
 
 def field(*contents):
     return [("image", (f"{n}.png", content)) for n, content in enumerate(contents)]
 
 
-def test_one_picture_is_answered_exactly_so(server, png_files, predictions):
+def test_one_picture_is_answered_exactly_so(client, png_files, artifact):
     with png_files[104].open("rb") as file:
-        answer = recognize(server, files={"image": file})
+        answer = recognize(client, files={"image": file})
     assert answer.status_code == 200
-    assert answer.content == b'{"filename":"104.png","labels":[%d]}' % predictions[104]
+    assert answer.content == b'{"filename":"104.png","labels":[%d]}' % artifact.predictions[104]
     assert answer.headers["Content-Type"] == "application/json"
 
 
-def test_a_raw_body_has_no_filename(server, png_files, predictions):
+def test_a_raw_body_has_no_filename(client, png_files, artifact):
     content = png_files[104].read_bytes()
-    answer = recognize(server, data=content, headers={"Content-Type": "image/png"})
-    assert answer.content == b'{"filename":null,"labels":[%d]}' % predictions[104]
+    answer = recognize(client, data=content, headers={"Content-Type": "image/png"})
+    assert answer.content == b'{"filename":null,"labels":[%d]}' % artifact.predictions[104]
 
 
-def test_a_chunked_body_is_read_to_its_end(server, png_files, predictions):
-    pieces = iter([png_files[104].read_bytes()[:99], png_files[104].read_bytes()[99:]])
-    answer = recognize(server, data=pieces, headers={"Content-Type": "image/png"})
-    assert answer.json() == {"filename": None, "labels": [predictions[104]]}
+def test_a_chunked_body_is_read_to_its_end(client, png_files, artifact):
+    content = png_files[104].read_bytes()
+    pieces = Chunked([content[:99], content[99:]])
+    answer = recognize(client, data=pieces, headers={"Content-Type": "image/png"})
+    assert answer.json() == {"filename": None, "labels": [artifact.predictions[104]]}
 
 
-def test_many_pictures_are_answered_in_order(server, png_files, predictions):
+def test_many_pictures_are_answered_in_order(client, png_files, artifact):
     files = [("image", (file.name, file.read_bytes())) for file in png_files]
-    answer = recognize(server, files=files)
+    answer = recognize(client, files=files)
     assert answer.json()["results"] == [
         {"filename": file.name, "labels": [label]}
-        for file, label in zip(png_files, predictions.tolist(), strict=True)
+        for file, label in zip(png_files, artifact.predictions.tolist(), strict=True)
     ]
 
 
-def test_probabilities_come_on_request(server, png_files, predictions):
+def test_probabilities_come_on_request(client, png_files, artifact):
     content = png_files[104].read_bytes()
-    answer = recognize(server, "?probabilities=true", files=field(content)).json()
+    answer = recognize(client, "?probabilities=true", files=field(content)).json()
     assert list(answer) == ["filename", "labels", "probabilities"]
     (row,) = answer["probabilities"]
     assert len(row) == 10
     assert sum(row) == pytest.approx(1, abs=1e-5)
-    assert int(np.argmax(row)) == answer["labels"][0] == predictions[104]
+    assert int(np.argmax(row)) == answer["labels"][0] == artifact.predictions[104]
 
 
-def test_many_pictures_have_their_probabilities_each(server, png_files):
+def test_many_pictures_have_their_probabilities_each(client, png_files):
     contents = [file.read_bytes() for file in png_files[:3]]
-    together = recognize(server, "?probabilities=true", files=field(*contents)).json()["results"]
+    together = recognize(client, "?probabilities=true", files=field(*contents)).json()["results"]
     for content, result in zip(contents, together, strict=True):
-        alone = recognize(server, "?probabilities=true", files=field(content)).json()
+        alone = recognize(client, "?probabilities=true", files=field(content)).json()
         np.testing.assert_allclose(result["probabilities"], alone["probabilities"], atol=1e-6)
 
 
-def test_probabilities_may_be_declined(server, png_files):
-    answer = recognize(server, "?probabilities=false", files=field(png_files[0].read_bytes()))
+def test_probabilities_may_be_declined(client, png_files):
+    answer = recognize(client, "?probabilities=false", files=field(png_files[0].read_bytes()))
     assert "probabilities" not in answer.json()
 
 
-def test_a_filename_of_any_script_comes_back(server, png_files):
+def test_a_filename_of_any_script_comes_back(client, png_files):
     content = png_files[0].read_bytes()
-    answer = recognize(server, files={"image": ('drei "3" ü数.png', content)})
+    answer = recognize(client, files={"image": ('drei "3" ü数.png', content)})
     assert answer.json()["filename"].endswith("ü数.png")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "BMP", "GIF", "WEBP"])
-def test_other_formats_are_recognized(server, png_files, predictions, kind):
+def test_other_formats_are_recognized(client, png_files, artifact, kind):
     buffer = io.BytesIO()
     Image.open(png_files[0]).convert("RGB").save(buffer, kind, quality=95)
     headers = {"Content-Type": f"image/{kind.lower()}"}
-    answer = recognize(server, data=buffer.getvalue(), headers=headers)
-    assert answer.json()["labels"] == [predictions[0]]
+    answer = recognize(client, data=buffer.getvalue(), headers=headers)
+    assert answer.json()["labels"] == [artifact.predictions[0]]
 
 
-def test_health_names_the_pinned_version(server, version):
-    answer = requests.get(f"{server.url}/healthz", timeout=30)
+def test_health_names_the_pinned_version(client, artifact):
+    answer = client.get("/healthz")
     assert answer.status_code == 200
-    assert answer.json() == {"status": "ok", "version": version}
+    assert answer.json() == {"status": "ok", "version": artifact.version}
 
 
 def big_png():
@@ -110,6 +111,16 @@ def stroke(mode="L", size=(28, 28), ink=255):
     left, top = size[0] // 2, size[1] // 4
     picture.paste(ink, (left, top, left + max(size[0] // 10, 1), 3 * top))
     return picture
+
+
+@dataclass(frozen=True)
+class Chunked:
+    """A body that `requests` sends in pieces, without its length."""
+
+    pieces: list[bytes]
+
+    def __iter__(self):
+        return iter(self.pieces)
 
 
 GOOD = png(stroke())
@@ -133,10 +144,10 @@ BAD = {
     "a bomb": ({"files": field(big_png())}, 400, "6000 x 6000 pixels"),
     "one bad of three": ({"files": field(GOOD, b"", GOOD)}, 400, "Image 2 (1.png): The image is"),
     "a body over the limit": ({"data": bytes(Limits.body + 1), **RAW}, 413, "too large"),
-    "a chunked one": ({"data": iter([bytes(Limits.body), b"x"]), **RAW}, 413, "too large"),
+    "a chunked one": ({"data": Chunked([bytes(Limits.body), b"x"]), **RAW}, 413, "too large"),
     "a chunked form": (
         {
-            "data": iter([PART, bytes(Limits.body)]),
+            "data": Chunked([PART, bytes(Limits.body)]),
             "headers": {"Content-Type": "multipart/form-data; boundary=x"},
         },
         413,
@@ -164,15 +175,15 @@ BAD = {
 
 @pytest.mark.parametrize(("request_", "status", "sentence"), BAD.values(), ids=BAD)
 def test_bad_input_is_one_sentence_and_the_service_lives_on(
-    server, version, request_, status, sentence
+    client, artifact, request_, status, sentence
 ):
-    answer = recognize(server, **request_)
+    answer = recognize(client, **request_)
     assert answer.status_code == status
     assert list(answer.json()) == ["error"]
     assert sentence in answer.json()["error"]
     assert answer.headers["Content-Type"] == "application/json"
-    assert answer.headers["X-Model-Version"] == version
-    assert recognize(server, files=field(GOOD)).status_code == 200
+    assert answer.headers["X-Model-Version"] == artifact.version
+    assert recognize(client, files=field(GOOD)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -184,31 +195,31 @@ def test_bad_input_is_one_sentence_and_the_service_lives_on(
         ("DELETE", "/healthz", 405, "DELETE is not allowed at /healthz; use GET, HEAD, OPTIONS."),
     ],
 )
-def test_unknown_routes_and_methods(server, version, method, path, status, sentence):
-    answer = requests.request(method, f"{server.url}{path}", timeout=30)
+def test_unknown_routes_and_methods(client, artifact, method, path, status, sentence):
+    answer = client.request(method, path)
     assert answer.status_code == status
     assert sentence in answer.json()["error"]
-    assert answer.headers["X-Model-Version"] == version
+    assert answer.headers["X-Model-Version"] == artifact.version
     if status == 405:
         assert answer.headers["Allow"]
 
 
-def test_a_path_without_its_last_slash_is_redirected(server):
-    answer = requests.get(f"{server.url}/docs", timeout=30)
+def test_a_path_without_its_last_slash_is_redirected(client):
+    answer = client.get("/docs")
     assert answer.status_code == 200
-    assert answer.url == f"{server.url}/docs/"
+    assert answer.url == f"{client.url}/docs/"
 
 
-def test_the_image_that_the_network_sees_is_shown(server, png_files, testing):
-    answer = recognize(server, "?seen=true", files=field(png_files[104].read_bytes()))
+def test_the_image_that_the_network_sees_is_shown(client, png_files, testing):
+    answer = recognize(client, "?seen=true", files=field(png_files[104].read_bytes()))
     np.testing.assert_array_equal(answer.json()["seen"], testing[0][104:105])
 
 
-def test_several_digits_in_a_picture_are_read_from_left_to_right(server, testing, predictions):
+def test_several_digits_in_a_picture_are_read_from_left_to_right(client, testing):
     page = Image.new("L", (300, 120), 255)
     for place, image in enumerate(testing[0][:3]):
         page.paste(Image.fromarray(255 - image).resize((90, 90)), (100 * place + 5, 10))
-    answer = recognize(server, "?digits=many&probabilities=true&seen=true", files=field(png(page)))
+    answer = recognize(client, "?digits=many&probabilities=true&seen=true", files=field(png(page)))
     result = answer.json()
     assert list(result) == ["filename", "labels", "boxes", "probabilities", "seen"]
     assert len(result["labels"]) == len(result["boxes"]) == 3
@@ -217,13 +228,13 @@ def test_several_digits_in_a_picture_are_read_from_left_to_right(server, testing
     assert [left // 100 for left, *_ in result["boxes"]] == [0, 1, 2]
 
 
-def test_an_unknown_value_of_a_switch_is_refused(server):
-    answer = recognize(server, "?probabilities=maybe", files=field(GOOD))
+def test_an_unknown_value_of_a_switch_is_refused(client):
+    answer = recognize(client, "?probabilities=maybe", files=field(GOOD))
     assert answer.status_code == 400
     assert answer.json()["error"] == "The parameter probabilities is true or false, not 'maybe'."
 
 
-def test_no_answer_to_a_picture_is_ever_empty(server):
+def test_no_answer_to_a_picture_is_ever_empty(client):
     """RGB, RGBA, 100 x 100, 56 x 14 and 16 bits: each has a label or a sentence."""
     pictures = [
         stroke("RGB", ink="white"),
@@ -234,11 +245,13 @@ def test_no_answer_to_a_picture_is_ever_empty(server):
         stroke().convert("P"),
     ]
     for picture in pictures:
-        answer = recognize(server, files=field(png(picture)))
+        answer = recognize(client, files=field(png(picture)))
         assert answer.status_code == 200
         assert len(json.loads(answer.content)["labels"]) == 1
 
 
-def test_the_pipeline_and_the_service_decode_alike(png_files, testing):
-    for file, image in zip(png_files, testing[0], strict=True):
+def test_the_pipeline_and_the_service_decode_alike(repository, testing):
+    folder = repository.path / "data/png/testing"
+    for number, (image, label) in enumerate(zip(*testing, strict=True)):
+        file = folder / str(label) / f"{number}.png"
         np.testing.assert_array_equal(images.decode(file.read_bytes()), image)

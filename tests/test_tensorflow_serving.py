@@ -3,55 +3,50 @@
 import base64
 import json
 
-from service.quiet import tf
-
 import numpy as np
 import pytest
-import requests
 from google.protobuf import json_format
-from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from service.tensorflow_serving import number_of
 
-
-@pytest.fixture(scope="module")
-def url(server):
-    return f"{server.url}/v1/models/mnist"
+MODEL = "/v1/models/mnist"
 
 
 @pytest.fixture(scope="module")
-def number(version):
-    return number_of(version)
+def number(artifact):
+    return number_of(artifact.version)
 
 
-def predict(url, payload, suffix=":predict"):
+def predict(client, payload, suffix=":predict"):
     body = payload if isinstance(payload, (str, bytes)) else json.dumps(payload)
-    return requests.post(f"{url}{suffix}", data=body, timeout=30)
+    return client.post(f"{MODEL}{suffix}", data=body)
 
 
 def picture(file):
     return {"b64": base64.b64encode(file.read_bytes()).decode()}
 
 
-def test_status(url, number):
+def test_status(client, number):
     state = {
         "version": str(number),
         "state": "AVAILABLE",
         "status": {"error_code": "OK", "error_message": ""},
     }
-    for path in (url, f"{url}/versions/{number}"):
-        assert requests.get(path, timeout=30).json() == {"model_version_status": [state]}
+    for path in (MODEL, f"{MODEL}/versions/{number}"):
+        assert client.get(path).json() == {"model_version_status": [state]}
 
 
-def test_the_number_is_the_first_12_digits_of_the_version(version, number):
-    assert f"{number:012x}" == version[:12]
+def test_the_number_is_the_first_12_digits_of_the_version(artifact, number):
+    assert f"{number:012x}" == artifact.version[:12]
 
 
-def test_metadata_is_what_the_saved_model_says(url, number, repository):
-    answer = requests.get(f"{url}/metadata", timeout=30).json()
+def test_metadata_is_what_the_saved_model_says(client, number, artifact):
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    answer = client.get(f"{MODEL}/metadata").json()
     spec = {"name": "mnist", "signature_name": "", "version": str(number)}
     assert answer["model_spec"] == spec
-    saved = SavedModel.FromString((repository.path / "data/model/saved_model.pb").read_bytes())
+    saved = SavedModel.FromString((artifact.path / "data/model/saved_model.pb").read_bytes())
     (graph,) = saved.meta_graphs
     told = answer["metadata"]["signature_def"]["signature_def"]
     assert set(told) == {"serving_default", "recognize_png"}
@@ -61,43 +56,45 @@ def test_metadata_is_what_the_saved_model_says(url, number, repository):
         assert parsed == graph.signature_def[name]
 
 
-def test_rows_of_images(url, testing, predictions):
+def test_rows_of_images(client, testing, artifact):
     for instances in (
         testing[0][:7].tolist(),
         [{"image": image.tolist()} for image in testing[0][:7]],
     ):
-        rows = predict(url, {"instances": instances}).json()["predictions"]
-        assert [row["label"] for row in rows] == predictions[:7].tolist()
+        rows = predict(client, {"instances": instances}).json()["predictions"]
+        assert [row["label"] for row in rows] == artifact.predictions[:7].tolist()
         assert [len(row["probabilities"]) for row in rows] == [10] * 7
         assert rows[0]["label"] == int(np.argmax(rows[0]["probabilities"]))
 
 
-def test_columns_of_images(url, testing, predictions):
+def test_columns_of_images(client, testing, artifact):
     column = testing[0][:7].tolist()
     for inputs in (column, {"image": column}):
-        outputs = predict(url, {"inputs": inputs}).json()["outputs"]
-        assert outputs["label"] == predictions[:7].tolist()
+        outputs = predict(client, {"inputs": inputs}).json()["outputs"]
+        assert outputs["label"] == artifact.predictions[:7].tolist()
         assert np.shape(outputs["probabilities"]) == (7, 10)
 
 
-def test_the_probabilities_are_those_of_the_saved_model(url, testing, repository):
-    outputs = predict(url, {"inputs": testing[0][:50].tolist()}).json()["outputs"]
-    model = tf.saved_model.load(str(repository.path / "data/model"))
+def test_the_probabilities_are_those_of_the_saved_model(client, testing, artifact):
+    from service.quiet import tf
+
+    outputs = predict(client, {"inputs": testing[0][:50].tolist()}).json()["outputs"]
+    model = tf.saved_model.load(str(artifact.path / "data/model"))
     expected = model.signatures["serving_default"](image=tf.constant(testing[0][:50]))
     np.testing.assert_allclose(outputs["probabilities"], expected["probabilities"], atol=1e-3)
 
 
-def test_pictures_in_base64(url, number, png_files, predictions):
+def test_pictures_in_base64(client, number, png_files, artifact):
     pictures = [picture(file) for file in png_files[:5]]
-    expected = predictions[:5].tolist()
+    expected = artifact.predictions[:5].tolist()
     for instances in (pictures, [{"png_bytes": content} for content in pictures]):
         request = {"signature_name": "recognize_png", "instances": instances}
         for suffix in (":predict", f"/versions/{number}:predict"):
-            rows = predict(url, request, suffix).json()["predictions"]
+            rows = predict(client, request, suffix).json()["predictions"]
             assert [row["label"] for row in rows] == expected
     for column in (pictures, {"png_bytes": pictures}):
         request = {"signature_name": "recognize_png", "inputs": column}  # type: ignore[dict-item]
-        assert predict(url, request).json()["outputs"]["label"] == expected
+        assert predict(client, request).json()["outputs"]["label"] == expected
 
 
 IMAGE = [[0] * 28] * 28
@@ -148,40 +145,40 @@ BAD = {
 
 
 @pytest.mark.parametrize(("payload", "sentence"), BAD.values(), ids=BAD)
-def test_bad_input_is_one_sentence(url, payload, sentence):
-    answer = predict(url, payload)
+def test_bad_input_is_one_sentence(client, payload, sentence):
+    answer = predict(client, payload)
     assert answer.status_code == 400
     assert list(answer.json()) == ["error"]
     assert sentence in answer.json()["error"]
 
 
-def test_other_models_and_versions_are_not_found(server, url, number):
-    other = f"{server.url}/v1/models/other"
+def test_other_models_and_versions_are_not_found(client, number):
+    other = "/v1/models/other"
     for path, sentence in (
         (other, "Could not find any versions of model other"),
-        (f"{url}/versions/5", "Could not find version 5 of model mnist"),
+        (f"{MODEL}/versions/5", "Could not find version 5 of model mnist"),
         (f"{other}/metadata", "Servable not found for request: Latest(other)"),
-        (f"{url}/versions/5/metadata", "Servable not found for request: Specific(mnist, 5)"),
+        (f"{MODEL}/versions/5/metadata", "Servable not found for request: Specific(mnist, 5)"),
     ):
-        answer = requests.get(path, timeout=30)
+        answer = client.get(path)
         assert (answer.status_code, answer.json()) == (404, {"error": sentence})
-    answer = predict(url, {"instances": [IMAGE]}, "/versions/5:predict")
+    answer = predict(client, {"instances": [IMAGE]}, "/versions/5:predict")
     assert answer.status_code == 404
     assert answer.json() == {"error": "Servable not found for request: Specific(mnist, 5)"}
 
 
-def test_labels_of_versions_are_refused(url):
+def test_labels_of_versions_are_refused(client):
     expected = 400, {"error": "Unrecognized servable version label: stable"}
     for answer in (
-        requests.get(f"{url}/labels/stable", timeout=30),
-        requests.get(f"{url}/labels/stable/metadata", timeout=30),
-        predict(url, {"instances": [IMAGE]}, "/labels/stable:predict"),
+        client.get(f"{MODEL}/labels/stable"),
+        client.get(f"{MODEL}/labels/stable/metadata"),
+        predict(client, {"instances": [IMAGE]}, "/labels/stable:predict"),
     ):
         assert (answer.status_code, answer.json()) == expected
 
 
 @pytest.mark.parametrize("verb", ["classify", "regress"])
-def test_other_verbs_are_refused(url, verb):
-    answer = predict(url, {"examples": [{}]}, f":{verb}")
+def test_other_verbs_are_refused(client, verb):
+    answer = predict(client, {"examples": [{}]}, f":{verb}")
     assert answer.status_code == 400
     assert f"no signature of the method {verb}" in answer.json()["error"]

@@ -17,6 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import ENVIRONMENT, running_server
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 60  # seconds
 CLIENTS = 4
 LISTENING = "0A"  # a state in /proc/net/tcp

@@ -1,0 +1,60 @@
+"""Make a small artifact and the lock file that pins it, without DVC: all that a service needs.
+
+    python -m tests.artifact FOLDER
+
+The network is an mlp that saw the slice in tests/mnist three times. Besides data/model and dvc.lock
+the folder gets predictions.npy: the labels, int64 (500,), that Keras gives the test images.
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+
+from service.quiet import tf
+
+import keras
+import numpy as np
+import yaml
+
+from service import pin
+from stages import export, network, params
+from tests.conftest import load_slice
+
+EPOCHS, BATCH = 3, 20
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    artifact = folder / pin.ARTIFACT
+    artifact.mkdir(parents=True)
+    trained = train()
+    export.export_artifact(trained, artifact)
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock(artifact)))
+    images, _ = load_slice("testing")
+    np.save(folder / "predictions.npy", network.probabilities(trained, images).argmax(1))
+
+
+def train() -> keras.Model:
+    tf.keras.utils.set_random_seed(1)
+    model = network.build(
+        params.Network(kind="mlp", cnn=params.Cnn(filters=[1] * 4), mlp=params.Mlp(hidden=[32]))
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss)
+    model.fit(*load_slice("training"), epochs=EPOCHS, batch_size=BATCH, verbose=0)
+    return model
+
+
+def lock(artifact: Path) -> dict[str, object]:
+    """The part of dvc.lock that pins the artifact."""
+    files = {
+        file.relative_to(artifact).as_posix(): hashlib.md5(file.read_bytes()).hexdigest()
+        for file in artifact.rglob("*")
+        if file.is_file()
+    }
+    output = {"path": pin.ARTIFACT, "hash": "md5", "md5": f"{pin.directory_hash(files)}.dir"}
+    return {"schema": "2.0", "stages": {"export": {"outs": [output]}}}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""The Makefile: what each command installs, from where, and only what requirements.txt locks.
+
+The slow tests install the service for real. A folder of wheels is downloaded for them once, from
+the index that pip is configured for; everything else in them stays on this machine.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+import pytest
+
+from tests.conftest import ENVIRONMENT, PROJECT
+
+PROGRAM = ("Makefile", "pyproject.toml", "requirements.txt", "dvc.lock")
+NOT_LOCKED = {"gpu", "bench", "fuzz"}  # extras that no command of the Makefile installs
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A checkout on which nothing has run."""
+    path = tmp_path / "checkout"
+    shutil.copytree(PROJECT / "service", path / "service")
+    for name in PROGRAM:
+        shutil.copy(PROJECT / name, path)
+    return path
+
+
+@pytest.fixture
+def with_model(folder):
+    """The same with a model, which is not the one that dvc.lock pins."""
+    (folder / "data/model").mkdir(parents=True)
+    return folder
+
+
+def make(folder, *arguments, status=0, **settings):
+    """Run make without a home directory, caches, settings of pip and uv, or a way to the internet.
+
+    Returns what it printed.
+    """
+    environment = {
+        **{name: ENVIRONMENT[name] for name in ENVIRONMENT if not name.startswith(("PIP_", "UV_"))},
+        "HOME": str(folder.parent / "home"),
+        "PIP_CONFIG_FILE": os.devnull,
+        "PYTHON": sys.executable,
+        "ALL_PROXY": "http://127.0.0.1:9",  # the port to which nobody listens
+        "NO_PROXY": "127.0.0.1",
+        **settings,
+    }
+    done = subprocess.run(
+        ["make", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout
+    return done.stdout
+
+
+def extras_of(folder, command):
+    return set(re.findall(r"--extra (\S+)", make(folder, "--dry-run", command)))
+
+
+def all_extras():
+    declared = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    return set(declared["optional-dependencies"]) - NOT_LOCKED
+
+
+def test_make_alone_lists_every_command(folder):
+    [targets] = re.findall(r"(?m)^\.PHONY: (.*)", (folder / "Makefile").read_text())
+    listed = re.findall(r"(?m)^make (\S+) +\S", make(folder))
+    assert listed == targets.split()
+
+
+@pytest.mark.parametrize("command", ["repro", "verify"])
+def test_the_pipeline_needs_no_service_and_no_tests(folder, command):
+    assert extras_of(folder, command) == {"pipeline", "cpu"}
+
+
+def test_serving_needs_the_service_alone(with_model):
+    assert extras_of(with_model, "serve") == {"service"}
+
+
+@pytest.mark.parametrize("command", ["test", "lint", "bench", "audit", "licences"])
+def test_checks_need_everything(folder, command):
+    assert extras_of(folder, command) == all_extras()
+
+
+def test_everything_that_a_command_installs_is_locked(folder):
+    assert extras_of(folder, "lock") == all_extras()
+
+
+def test_the_lock_file_depends_on_no_index_and_no_folder():
+    lock = (PROJECT / "requirements.txt").read_text()
+    assert not re.findall(r"\S*://\S*|--(?!hash=)\S+|(?<!\S)[/~]\S*", lock)
+
+
+def test_serving_without_a_model_names_the_remedy_and_installs_nothing(folder):
+    printed = make(folder, "serve", status=2)
+    assert "run `make repro` to make it, or `dvc pull data/model` to fetch it" in printed
+    assert len(printed.splitlines()) == 1
+    assert not (folder / ".venv").exists()
+
+
+# With real installations
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory):
+    """What the service needs and uv, with the hashes of the lock file: their names and a folder."""
+    path = tmp_path_factory.mktemp("wheels")
+    compiled = subprocess.run(
+        [
+            *("uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-annotate"),
+            *("--constraints=requirements.txt", "--extra=service", "pyproject.toml"),
+        ],
+        cwd=PROJECT,
+        env=ENVIRONMENT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    [uv] = re.findall(r"(?m)^uv==.*(?:\n +--hash.*)+", (PROJECT / "requirements.txt").read_text())
+    (path / "needed.txt").write_text(f"{compiled}\n{uv}\n")
+    download = ("download", "--no-deps", "--require-hashes", "--dest", path)
+    subprocess.run(
+        [sys.executable, "-m", "pip", *download, "--requirement", path / "needed.txt"], check=True
+    )
+    return set(re.findall(r"(?m)^([a-z0-9-]+==\S+)", compiled + uv)), path
+
+
+@pytest.fixture
+def offline(wheels):
+    """What pip is told to install from a folder."""
+    return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels[1])}
+
+
+@pytest.fixture
+def index(wheels, tmp_path):
+    """An index of packages on this machine, and the folder that it shows."""
+    for wheel in wheels[1].glob("*.whl"):
+        project = tmp_path / "simple" / wheel.name.split("-")[0].replace("_", "-").lower()
+        project.mkdir(parents=True, exist_ok=True)
+        (project / wheel.name).symlink_to(wheel)
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/simple"
+        server.shutdown()
+
+
+def installed(folder):
+    """Names and versions of what is installed, without what comes with a virtual environment."""
+    freeze = [folder / ".venv/bin/pip", "freeze", "--exclude=setuptools"]
+    done = subprocess.run(freeze, capture_output=True, text=True, check=True)
+    lines = (line.split("==") for line in done.stdout.splitlines())
+    return {f"{re.sub('[-_.]+', '-', name).lower()}=={version}" for name, version in lines}
+
+
+@pytest.mark.slow
+def test_a_folder_of_wheels_is_enough_to_serve(with_model, wheels, offline):
+    printed = make(with_model, "serve", status=2, **offline)
+    assert "service: data/model is not the pinned artifact" in printed
+    assert installed(with_model) == wheels[0]
+
+
+@pytest.mark.slow
+def test_another_index_is_enough_to_serve(with_model, wheels, index):
+    make(with_model, "serve", status=2, PIP_INDEX_URL=index)
+    assert installed(with_model) == wheels[0]
+
+
+@pytest.mark.slow
+def test_nothing_is_installed_twice(with_model, offline):
+    make(with_model, "serve", status=2, **offline)
+    printed = make(with_model, "serve", status=2, **offline)
+    assert printed.startswith("python -m service\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda entry: "", "no trusted hash was provided for: `werkzeug`"),
+        (lambda entry: re.sub("sha256:.{64}", f"sha256:{'0' * 64}", entry), "Hash mismatch"),
+    ],
+    ids=["unlocked", "wrong hash"],
+)
+def test_what_is_not_locked_is_refused(with_model, offline, edit, reason):
+    lock = with_model / "requirements.txt"
+    entry = re.compile(r"(?m)^werkzeug==.*(?:\n +--hash.*)+\n")
+    lock.write_text(entry.sub(lambda match: edit(match[0]), lock.read_text()))
+    assert reason in make(with_model, "serve", status=2, **offline)
+    assert not any(line.startswith(("flask", "werkzeug")) for line in installed(with_model))
