@@ -177,6 +177,8 @@ def main() -> None:
         servers += [*peers("litert", "LiteRT"), *peers("tensorflow", "TensorFlow")]
         if options.only:
             servers = [s for s in servers if any(name in s.name for name in options.only)]
+        if not servers:
+            parser.error(f"no server has one of {options.only} in its name")
         compare([s for s in servers if _is_installed(s)], options.seconds, options.rounds)
 
 
@@ -185,10 +187,8 @@ def go_servers(folder: Path) -> list[Server]:
     if not (shutil.which("go") and HTTPROUTER.exists()):
         print(f"The Go server is left out: install Debian's packages {GO_PACKAGES}.")
         return []
-    tensorflow, libraries = (
-        library_folder(),
-        "-l:libtensorflow_cc.so.2 -l:libtensorflow_framework.so.2",
-    )
+    tensorflow = library_folder()
+    libraries = "-l:libtensorflow_cc.so.2 -l:libtensorflow_framework.so.2"
     environment = {
         "GO111MODULE": "off",
         "GOPATH": str(GO_PATH),
@@ -356,7 +356,7 @@ def _require() -> None:
 
 
 def _print(rounds: list[Figures]) -> None:
-    print(f"\n{_processor()}\n")
+    print(f"\n{_processor()}. Figures at 1 / 8 / 64 connections, or at 8 alone.\n")
     print(f"| server | {' | '.join(COLUMNS)} |\n|{'---|' * (1 + len(COLUMNS))}")
     for row in dict.fromkeys(row for row, _, _ in rounds[0]):
         cells = [_cell(rounds, row, column) for column in COLUMNS]
