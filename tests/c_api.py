@@ -15,15 +15,20 @@ class Output(ctypes.Structure):
     _fields_ = [("operation", Pointer), ("index", ctypes.c_int)]
 
 
+def library_folder() -> Path:
+    """Where TensorFlow is installed: its libraries, and its headers in `include`."""
+    spec = find_spec("tensorflow")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
 class Graph:
     """A SavedModel loaded with `TF_LoadSessionFromSavedModel`."""
 
     def __init__(self, folder: Path, tag: str) -> None:
-        spec = find_spec("tensorflow")
-        assert spec is not None
-        assert spec.origin is not None
         # The C API is in this library; it finds the other beside it.
-        self._tf = ctypes.CDLL(str(Path(spec.origin).parent / "libtensorflow_cc.so.2"))
+        self._tf = ctypes.CDLL(str(library_folder() / "libtensorflow_cc.so.2"))
         for name in (
             "TF_NewStatus", "TF_NewGraph", "TF_NewSessionOptions", "TF_LoadSessionFromSavedModel",
             "TF_GraphOperationByName", "TF_AllocateTensor", "TF_TensorData",

@@ -1,34 +1,35 @@
 """Requests a second of this service, side by side with other servers of the same network.
 
-    apt-get install wrk
-    pip install '.[bench]'                          # if you like: FastAPI and LitServe too
-    python -m tests.benchmarks.serving              # five minutes
-    python -m tests.benchmarks.serving --seconds 2 --rounds 1
+    apt-get install wrk golang-go golang-github-julienschmidt-httprouter-dev
+    pip install '.[bench]'                          # optional: FastAPI and LitServe
+    python -m tests.benchmarks.serving              # twelve minutes
+    python -m tests.benchmarks.serving --rounds 1 --only 'this project' Go
 
-Prints a table: this service and others with one image a request over 8 connections, and this
-service with a picture as the body itself, with fewer and more connections, and with many images a
-request. Needs Linux, and `data/model`, `data/mnistmodel` and `data/png`, so run `dvc repro` first.
-All of it stays on loopback.
+Prints a table: this service and others, with one image a request over 1, 8 and 64 connections; and
+this service with a picture as the body itself and with many images a request, over 8 connections.
+Needs Linux, and `data/model`, `data/mnistmodel` and `data/png`, so run `dvc repro` first. All of it
+stays on loopback.
 
-The client is wrk with one thread. It takes its share of the same cores, so use the figures to
-compare rows, not machines. Every server starts afresh in every round, all of them in turn, and a
-cell is the median over the rounds.
+The client is wrk with one thread and keep-alive. It runs on the same cores as the servers, so use
+the figures to compare rows, not machines. Every server starts afresh in every round, all of them in
+turn. A cell has a median over the rounds for each number of connections.
 
 - requests/s: answers without an error. The latencies are of all answers.
 - CPU us a request: user and system time of all processes of the server.
-- memory MiB: resident memory of its largest process, after the first answer and before the load.
+- memory MiB: of all its processes after the load, each shared page counted once (PSS).
 - start s: from the start of its process to its first answer.
-- ratio: images/s over those of the naive Flask view in the same round.
+- ratio: images/s over those of the naive Flask view with LiteRT, in the same round and over as many
+  connections.
 - errors, in all rounds: answers of status 400 and above, broken connections and time-outs.
 
-The row of TensorFlow's C API is no server: it is the CPU time of one call of the network from
-outside Python, in two processes at once as under load, and `GO_MICROSECONDS` for what a server in
-Go does besides.
+The Go server computes with TensorFlow's C library: once with the library's default threads, as its
+author wrote it, and once on the thread of the caller, which is its best configuration.
 """
 
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -37,20 +38,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 import requests
-from PIL import Image
 
-from service.silence import silence
-from tests.c_api import Graph
+from tests.benchmarks.processes import cpu_seconds, memory_mib
+from tests.c_api import library_folder
 
 MODEL, GRAPH, PNG = Path("data/model"), Path("data/mnistmodel"), Path("data/png/testing")
 NINE = PNG / "9/104.png"
@@ -58,7 +55,10 @@ MANY = 256  # images in one request
 WARM_UP = 2  # seconds
 START_TIMEOUT = 60  # seconds
 STOP_TIMEOUT = 35  # seconds; the service itself waits 30 for its requests
-GO_MICROSECONDS = 150  # the original Go server's work on HTTP and PNG, measured
+GO_SOURCE = Path(__file__).parent / "go_server/main.go"
+GO_PACKAGES = "golang-go and golang-github-julienschmidt-httprouter-dev"
+GO_PATH = Path("/usr/share/gocode")  # where Debian installs the source of Go packages
+HTTPROUTER = GO_PATH / "src/github.com/julienschmidt/httprouter"
 
 # What wrk reports by itself is rounded, and for people.
 SCRIPT = """
@@ -75,21 +75,22 @@ function done(summary, latency)
 end
 """
 
+# Of each load:
 COLUMNS = {
     "requests/s": ".0f",
-    "images/s": ".0f",
     "median ms": ".2f",
     "p99 ms": ".1f",
     "CPU us a request": ".0f",
-    "memory MiB": ".0f",
-    "start s": ".1f",
     "ratio": ".2f",
     "errors": ".0f",
+    # Of the server:
+    "memory MiB": ".0f",
+    "start s": ".1f",
 }
 
 Body = tuple[bytes, str]  # and its type
-Row = dict[str, float]  # a figure for each column
-Rows = dict[str, Row]
+Row = dict[str, float]
+Figures = dict[tuple[str, str, int], float]  # by row, column and connections; 0 for any number
 
 
 @dataclass(frozen=True)
@@ -101,101 +102,148 @@ class Load:
     raw: bool = False  # the picture is the body itself, in no form
 
 
+USUAL = (Load(1), Load(8), Load(64))
+
+
 @dataclass(frozen=True)
 class Server:
     name: str
-    command: str  # after `python -m`
+    command: str  # after the program
     needs: tuple[str, ...] = ()  # modules
-    loads: Mapping[str, Load] = field(default_factory=lambda: {"": Load()})  # by what marks its row
+    loads: Mapping[str, Sequence[Load]] = field(default_factory=lambda: {"": USUAL})  # by row
+    program: tuple[str, ...] = (sys.executable, "-m")
 
 
-NAIVE = "naive Flask, gunicorn sync x 2"
-SERVERS = [
+OURS = [
     Server(
-        "this project",
+        "this project, LiteRT",
         "service --port={port}",
         loads={
-            "": Load(),
-            ", raw body": Load(raw=True),
-            ", 1 connection": Load(connections=1),
-            ", 64 connections": Load(connections=64),
-            f", {MANY} images a request": Load(images=MANY),
+            "": USUAL,
+            ", raw body": [Load(raw=True)],
+            f", {MANY} images a request": [Load(images=MANY)],
         },
     ),
+    Server("this project, TensorFlow", "service --port={port} --engine=tensorflow"),
     Server(
-        NAIVE,
-        "gunicorn -w 2 -k sync -b 127.0.0.1:{port} --no-control-socket "
-        "tests.benchmarks.peers:flask_app()",
+        "this project, LiteRT, without its fast path",
+        "tests.benchmarks.without_fast_path --port={port}",
     ),
-    Server(
-        "FastAPI, uvicorn x 2",
-        "uvicorn --workers=2 --port={port} --no-access-log --factory "
-        "tests.benchmarks.peers:fastapi_app",
-        ("fastapi", "uvicorn", "python_multipart"),
-    ),
-    Server("LitServe", "tests.benchmarks.peers {port}", ("litserve", "python_multipart")),
 ]
+FLASK = "naive Flask, gunicorn sync x 2"
+NAIVE = f"{FLASK}, LiteRT"
+
+
+def peers(engine: str, name: str) -> list[Server]:
+    """The Python servers of `tests.benchmarks.peers` over an engine."""
+    application = f"tests.benchmarks.peers:{{}}_{engine}"
+    flask, fastapi = map(application.format, ("flask", "fastapi"))
+    return [
+        Server(
+            f"{FLASK}, {name}",
+            f"gunicorn -w 2 -k sync -b 127.0.0.1:{{port}} --no-control-socket {flask}()",
+        ),
+        Server(
+            f"naive Flask, granian x 2, {name}",
+            "granian --interface wsgi --workers 2 --blocking-threads 1 --port {port} "
+            f"--log-level error --factory {flask}",
+        ),
+        Server(
+            f"FastAPI, uvicorn x 2, {name}",
+            f"uvicorn --workers=2 --port={{port}} --no-access-log --factory {fastapi}",
+            ("fastapi", "uvicorn", "python_multipart"),
+        ),
+        Server(
+            f"LitServe, {name}",
+            f"tests.benchmarks.peers {engine} {{port}}",
+            ("litserve", "python_multipart"),
+        ),
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure servers of the network on this machine.")
-    parser.add_argument("--seconds", type=int, default=5, help="how long each measurement takes")
+    parser.add_argument("--seconds", type=int, default=3, help="how long each measurement takes")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is taken")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help="servers with one of these in their names"
+    )
     options = parser.parse_args()
     _require()
     # A benchmark that is told to end stops its server, as it does on Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    missing = {s.name: [name for name in s.needs if not find_spec(name)] for s in SERVERS}
-    rounds = []
-    for number in range(1, options.rounds + 1):
-        print(f"round {number} of {options.rounds}", file=sys.stderr, flush=True)
-        rounds.append(compare([s for s in SERVERS if not missing[s.name]], options.seconds))
-    _print(rounds)
-    for name, names in missing.items():
-        if names:
-            print(f"\n{name} was left out: {', '.join(names)} is not installed.")
+    with tempfile.TemporaryDirectory() as folder:
+        servers = [*OURS, *go_servers(Path(folder))]
+        servers += [*peers("litert", "LiteRT"), *peers("tensorflow", "TensorFlow")]
+        if options.only:
+            servers = [s for s in servers if any(name in s.name for name in options.only)]
+        if not servers:
+            parser.error(f"no server has one of {options.only} in its name")
+        compare([s for s in servers if _is_installed(s)], options.seconds, options.rounds)
 
 
-def compare(servers: list[Server], seconds: int) -> Rows:
+def go_servers(folder: Path) -> list[Server]:
+    """The Go server in both configurations, built in `folder`; none where Go is not installed."""
+    if not (shutil.which("go") and HTTPROUTER.exists()):
+        print(f"The Go server is left out: install Debian's packages {GO_PACKAGES}.")
+        return []
+    tensorflow = library_folder()
+    libraries = "-l:libtensorflow_cc.so.2 -l:libtensorflow_framework.so.2"
+    environment = {
+        "GO111MODULE": "off",
+        "GOPATH": str(GO_PATH),
+        "CGO_CFLAGS": f"-I{tensorflow}/include",
+        "CGO_LDFLAGS": f"-L{tensorflow} {libraries} -Wl,-rpath,{tensorflow}",
+    }
+    program = (str(folder / "server"),)
+    build = ["go", "build", "-o", *program, str(GO_SOURCE)]
+    subprocess.run(build, env=os.environ | environment, check=True)
+    return [
+        Server("Go server, TensorFlow as its author wrote it", "-port={port}", program=program),
+        Server(
+            "Go server, TensorFlow on the caller's thread",
+            "-port={port} -inline",
+            program=program,
+        ),
+    ]
+
+
+def compare(servers: list[Server], seconds: int, rounds: int) -> None:
+    """Measure all servers in turn in each round, and print the table."""
+    measured = []
+    for number in range(1, rounds + 1):
+        print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
+        measured.append(measure(servers, seconds))
+    _print(measured)
+
+
+def measure(servers: list[Server], seconds: int) -> Figures:
     """Every server in turn, under each of its loads."""
-    rows = {}
+    figures: Figures = {}
     for server in servers:
-        first = body_of(Load())
-        with running(server, first) as (url, process, start):
-            rest = {"memory MiB": usage(process)[1], "start s": start}
-            send(url, first, 8, WARM_UP)
-            for mark, load in server.loads.items():
-                before = usage(process)[0]
-                row = send(url, body_of(load), load.connections, seconds)
-                row["CPU us a request"] = (usage(process)[0] - before) * 1e6 / row["answers"]
-                row["images/s"] = row["requests/s"] * load.images
-                rows[f"{server.name}{mark}"] = row | (rest if not mark else {})
-    for row in rows.values():
-        row["ratio"] = row["images/s"] / rows[NAIVE]["images/s"]
-    # Fresh, because TensorFlow takes the number of its threads when it is loaded.
-    with ProcessPoolExecutor(2, get_context("spawn")) as fresh:
-        price = statistics.mean(fresh.map(c_api, [seconds] * 2)) + GO_MICROSECONDS
-    return rows | {f"TensorFlow's C API + {GO_MICROSECONDS} us": {"CPU us a request": price}}
+        with running(server, body_of(Load())) as (url, session, start):
+            send(url, body_of(Load()), 8, WARM_UP)
+            figures[server.name, "start s", 0] = start
+            for mark, loads in server.loads.items():
+                row = server.name + mark
+                for load in loads:
+                    for column, figure in under(load, url, session, seconds).items():
+                        figures[row, column, load.connections] = figure
+                figures[row, "memory MiB", 0] = memory_mib(session)
+    for (row, column, connections), figure in list(figures.items()):
+        if column == "images/s" and (NAIVE, column, connections) in figures:
+            ratio = figure / figures[NAIVE, column, connections]
+            figures[row, "ratio", connections] = ratio
+    return figures
 
 
-def c_api(seconds: int) -> float:
-    """CPU microseconds of one call of the network through TensorFlow's C API."""
-    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
-    with silence():
-        graph = Graph(GRAPH, "model")
-    pixels = np.asarray(Image.open(NINE), np.float32).reshape(1, 784)
-
-    def call_for(seconds: int) -> int:
-        calls, end = 0, time.monotonic() + seconds
-        while time.monotonic() < end:
-            graph.run("inputdata", pixels, "inference")
-            calls += 1
-        return calls
-
-    call_for(WARM_UP)
-    start = time.process_time()
-    calls = call_for(seconds)
-    return (time.process_time() - start) * 1e6 / calls
+def under(load: Load, url: str, session: int, seconds: int) -> Row:
+    """The figures of a server under a load."""
+    before = cpu_seconds(session)
+    row = send(url, body_of(load), load.connections, seconds)
+    row["CPU us a request"] = (cpu_seconds(session) - before) * 1e6 / row["answers"]
+    row["images/s"] = row["requests/s"] * load.images
+    return row
 
 
 def body_of(load: Load) -> Body:
@@ -252,7 +300,7 @@ def running(server: Server, body: Body) -> Iterator[tuple[str, int, float]]:
     with tempfile.TemporaryFile() as log:
         start = time.monotonic()
         process = subprocess.Popen(
-            [sys.executable, "-m", *server.command.format(port=port).split()],
+            [*server.program, *server.command.format(port=port).split()],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -292,17 +340,11 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-def usage(session: int) -> tuple[float, float]:
-    """CPU seconds so far of the processes of a session, and resident MiB of the largest."""
-    ticks = pages = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it ended meanwhile
-            # From the third field on: the second, a name, may hold spaces and parentheses.
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[3]) == session:
-                ticks += int(fields[11]) + int(fields[12])
-                pages = max(pages, int(fields[21]))
-    return ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def _is_installed(server: Server) -> bool:
+    missing = [name for name in server.needs if not find_spec(name)]
+    if missing:
+        print(f"{server.name} is left out: {', '.join(missing)} is not installed.")
+    return not missing
 
 
 def _require() -> None:
@@ -313,15 +355,28 @@ def _require() -> None:
             sys.exit(f"{path} is missing; run `dvc repro`")
 
 
-def _print(rounds: list[Rows]) -> None:
+def _print(rounds: list[Figures]) -> None:
+    print(f"\n{_processor()}. Figures at 1 / 8 / 64 connections, or at 8 alone.\n")
     print(f"| server | {' | '.join(COLUMNS)} |\n|{'---|' * (1 + len(COLUMNS))}")
-    for name in rounds[0]:
-        cells = []
-        for column, style in COLUMNS.items():
-            figures = [rows[name][column] for rows in rounds if column in rows[name]]
-            middle = sum(figures) if column == "errors" else statistics.median(figures or [0])
-            cells.append(format(middle, style) if figures else "")
-        print(f"| {name} | {' | '.join(cells)} |")
+    for row in dict.fromkeys(row for row, _, _ in rounds[0]):
+        cells = [_cell(rounds, row, column) for column in COLUMNS]
+        print(f"| {row} | {' | '.join(cells)} |")
+
+
+def _cell(rounds: list[Figures], row: str, column: str) -> str:
+    """A figure for each number of connections."""
+    middle = sum if column == "errors" else statistics.median
+    keys = sorted(key for key in rounds[0] if key[:2] == (row, column))
+    figures = [middle([figures[key] for figures in rounds]) for key in keys]
+    return " / ".join(format(figure, COLUMNS[column]) for figure in figures)
+
+
+def _processor() -> str:
+    found = re.findall(
+        r"^(model name|cpu family|model)\t*: (.+)$", Path("/proc/cpuinfo").read_text(), re.M
+    )
+    model = ", ".join(f"{name} {value}" for name, value in dict(found).items())
+    return f"{os.cpu_count()} cores: {model}"
 
 
 if __name__ == "__main__":

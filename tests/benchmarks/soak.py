@@ -48,7 +48,8 @@ import numpy as np
 import uvloop
 from PIL import Image
 
-from tests.benchmarks.serving import MODEL, NINE, Body, Load, Server, body_of, running, usage
+from tests.benchmarks.processes import cpu_seconds
+from tests.benchmarks.serving import MODEL, NINE, Body, Load, Server, body_of, running
 
 SERVER = Server("this project", "service --workers=2 --port={port}")
 MOST_GROWTH = 0.05
@@ -487,7 +488,7 @@ class Watch:
             int, Path("/proc/stat").read_text().split()[1:9]
         )
         busy = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
-        return busy - usage(self._session)[0] - time.process_time()
+        return busy - cpu_seconds(self._session) - time.process_time()
 
     def _open_files(self) -> dict[int, int]:
         return {process: open_files(process) for process in self.processes}
