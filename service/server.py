@@ -9,6 +9,7 @@ wait, the next one is refused.
 """
 
 import asyncio
+import ctypes
 import gc
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,9 @@ from service.limits import LEFT, ON_LOOP, REFUSAL, SHORT_BODY, Limits, LongReque
 from service.model import Model
 
 COMPLETE = "service.complete"  # in the scope of a request that is here to its last byte
+# glibc keeps what each thread has freed, up to some hundred MiB, unless it is asked not to.
+MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
+LONG = "service.long"  # in the environ of a request that is answered in the thread
 RETRY_AFTER = 1  # seconds; a full queue is worked off in less
 
 BASE: WSGIEnvironment = {
@@ -84,10 +88,8 @@ class Server:
             in_turn = scope["method"] == "POST"
             answer = await self._in_turn(environ, receive) if in_turn else self._answer(environ)
             await _send(answer, send, COMPLETE in scope)
-            if int(environ["CONTENT_LENGTH"]) > SHORT_BODY:
-                # An error leaves a cycle of the exception and the frames that it went through, and
-                # in them the body, until the next collection, which is rare here.
-                gc.collect(1)
+            if LONG in environ or int(environ["CONTENT_LENGTH"]) > SHORT_BODY:
+                _free_memory()
         except ClientLeftError:
             pass
         finally:
@@ -146,6 +148,7 @@ class Server:
             self._waiting -= 1
 
     async def _in_thread(self, environ: WSGIEnvironment, receive: ASGIReceiveCallable) -> Answer:
+        environ[LONG] = True
         job = self._thread.submit(self._answer, environ)
         answer, left = asyncio.wrap_future(job), asyncio.ensure_future(_leaving(receive))
         time_left = self._limits.seconds - log.seconds(environ)
@@ -173,6 +176,14 @@ class Server:
             if hasattr(chunks, "close"):
                 chunks.close()
         return *started[-1], content
+
+
+def _free_memory() -> None:
+    # An error leaves a cycle of the exception and the frames that it went through, and in them the
+    # body, until the next collection, which is rare here.
+    gc.collect(1)
+    if MALLOC_TRIM:
+        MALLOC_TRIM(0)
 
 
 async def _read(receive: ASGIReceiveCallable, most: int) -> tuple[bytes, int]:

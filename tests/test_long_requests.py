@@ -5,6 +5,7 @@ import io
 import shutil
 import socket
 from concurrent.futures import ThreadPoolExecutor, wait
+from wsgiref.types import WSGIEnvironment
 
 import numpy as np
 import pytest
@@ -139,7 +140,8 @@ def test_one_artifact_answers_a_request_from_its_beginning_to_its_end(
     folder = repository.path / "data/model"
     shutil.copytree(folder, tmp_path / "model")
     model = Model(folder, version, "litert")
-    before, after = {}, {}
+    before: WSGIEnvironment = {}
+    after: WSGIEnvironment = {}
     model.begin(before)
     other = State("1" * 32, "AVAILABLE", folder=str(tmp_path / "model"))
     asyncio.run(model._catch_up([other, State(version, "END")]))

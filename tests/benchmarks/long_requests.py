@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import cache
 from io import BytesIO
 from multiprocessing import get_context
 from urllib.parse import urljoin
@@ -113,6 +114,7 @@ def ask(url: str, body: Body | None, seconds: float) -> tuple[list[float], int]:
     return answers, failures
 
 
+@cache
 def form() -> Body:
     content = drawing(SIDE)
     files = [("image", (f"{number}.jpg", content)) for number in range(PICTURES)]
@@ -121,6 +123,7 @@ def form() -> Body:
     return made.body, made.headers["Content-Type"]
 
 
+@cache
 def photograph() -> Body:
     return drawing(PHOTOGRAPH), "image/jpeg"
 

@@ -3,10 +3,11 @@
     python -m tests.benchmarks.soak                          # ten minutes
     python -m tests.benchmarks.soak --minutes 60 --load 50
 
-Starts the service with two workers, and clients that are broken, slow, deaf, or leave; measures how
-many good requests a second it answers beside them, then sends `--load` per cent of that, at a fixed
-rate whether or not answers come in time. Prints a line every ten seconds. Ctrl-C ends it. Needs
-Linux, and `data/model` and `data/png`, so run `dvc repro` first. All of it stays on loopback.
+Starts the service with two workers, and clients that are malformed, slow or large, do not read
+their answers, or disconnect. Measures how many good requests a second it answers beside them, then
+sends `--load` per cent of that, at a fixed rate whether or not answers come in time. Prints a line
+every ten seconds. Ctrl-C ends it. Needs Linux, and `data/model` and `data/png`, so run `dvc repro`
+first. All of it stays on loopback.
 
 Exits with 1 unless
 
@@ -48,6 +49,8 @@ import numpy as np
 import uvloop
 from PIL import Image
 
+from tests.benchmarks.long_requests import form
+from tests.benchmarks.long_requests import photograph as large_photograph
 from tests.benchmarks.processes import cpu_seconds
 from tests.benchmarks.serving import MODEL, NINE, Body, Load, Server, body_of, running
 
@@ -408,6 +411,14 @@ async def too_large_in_chunks(stream: Stream) -> str:
     return status
 
 
+async def thousand_pictures(stream: Stream) -> str:
+    return await _ask(stream, post("/recognize", form()))
+
+
+async def photograph(stream: Stream) -> str:
+    return await _ask(stream, post("/recognize", large_photograph()))
+
+
 RUDE: dict[Client, int] = {  # and how many of each there are at a time
     slow_head: 20,
     slow_body: 20,
@@ -415,6 +426,8 @@ RUDE: dict[Client, int] = {  # and how many of each there are at a time
     leaving_amid_a_request: 2,
     leaving_before_the_answer: 2,
     too_large_in_chunks: 1,
+    thousand_pictures: 1,
+    photograph: 1,
 }
 
 
@@ -431,6 +444,12 @@ async def _trickle(stream: Stream, first: bytes, rest: bytes) -> str:
         return _status(await asyncio.wait_for(answer, PATIENCE))
     finally:
         answer.cancel()
+
+
+async def _ask(stream: Stream, content: bytes) -> str:
+    reader, writer = stream
+    writer.write(content)
+    return _status(await asyncio.wait_for(reader.readline(), PATIENCE))
 
 
 def _status(line: bytes) -> str:
