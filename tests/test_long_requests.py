@@ -104,14 +104,16 @@ def test_a_small_body_may_turn_out_to_be_long_and_is_answered_and_counted_once(o
 def test_the_work_for_a_client_that_leaves_ends(one_worker, clients):
     """The one that is worked on ends with the picture at hand, one that waits at once."""
     content = requests.Request("POST", one_worker.url, files=form(200)).prepare()
+    body = content.body
+    assert isinstance(body, bytes)
     host, _, port = one_worker.url.removeprefix("http://").partition(":")
     head = (
         f"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Type: {content.headers['Content-Type']}"
-        f"\r\nContent-Length: {len(content.body)}\r\n\r\n"
+        f"\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     leaving = [socket.create_connection((host, int(port)), timeout=60) for _ in range(2)]
     for number, client in enumerate(leaving):
-        client.sendall(head.encode() + content.body)
+        client.sendall(head.encode() + body)
         while in_flight(one_worker) < 2 + number:
             pass
     for client in leaving:
