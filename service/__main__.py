@@ -21,7 +21,7 @@ from threading import Thread
 import cv2
 import uvloop
 
-from service import authorization, log, pin, published, recognizer, workers
+from service import authorization, log, pin, published, recognizer, supervisor
 from service.limits import Limits
 from service.watch import Watcher
 
@@ -171,9 +171,9 @@ def _serve(
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    told = workers.signals()
+    told = supervisor.signals()
     work = partial(_work, options, token, limits, private, os.getpid(), listener)
-    started = workers.Workers(work, options.workers)
+    started = supervisor.Workers(work, options.workers)
     watcher.start()
     try:
         return _supervise(started, watcher, told)
@@ -182,11 +182,11 @@ def _serve(
         started.stop()
 
 
-def _supervise(started: workers.Workers, watcher: Watcher, told: int) -> int:
+def _supervise(started: supervisor.Workers, watcher: Watcher, told: int) -> int:
     """Do as the signals in the file `told` say, until one to end; return the exit status."""
     while True:
         (number,) = os.read(told, 1)
-        if number in workers.STOPPING:
+        if number in supervisor.STOPPING:
             return 0
         if number == signal.SIGHUP:
             watcher.wake()
@@ -234,7 +234,7 @@ def _end_with(parent: int, private: Path) -> None:
         time.sleep(1)
     shutil.rmtree(private, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(workers.STOP_TIMEOUT)
+    time.sleep(supervisor.STOP_TIMEOUT)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -100,29 +100,26 @@ class Server:
     ) -> None:
         """Put the body into the environ.
 
-        No byte is read of a body that is declared to be over the limit. Of one that turns out to be
-        over it there is no more than its length: the application refuses by that.
+        No byte is read of a stranger's, nor of one that is declared to be over the limit.
         """
-        length = int(environ.pop("HTTP_CONTENT_LENGTH", 0))
+        body, length = BytesIO(), int(environ.pop("HTTP_CONTENT_LENGTH", 0))
         chunked = environ.pop("HTTP_TRANSFER_ENCODING", None)
         header = environ.get("HTTP_AUTHORIZATION")
-        content = b""
         if not authorization.allows(self._token, scope["path"], header):
-            length = 0  # of a stranger's no byte is read either
+            length = 0
         elif chunked or 0 < length <= self._limits.body:
+            # Only where some of it is still to come does anybody have to look at the time.
+            seconds = None if COMPLETE in scope else self._limits.seconds
             try:
-                if COMPLETE in scope:  # so nobody has to look at the time
-                    content, length = await _read(receive, self._limits.body)
-                else:
-                    async with asyncio.timeout(self._limits.seconds):
-                        content, length = await _read(receive, self._limits.body)
+                length = await _read(receive, body, self._limits.body, seconds)
             except TimeoutError:
                 length = 0
                 environ[REFUSAL] = partial(
                     RequestTimeout,
-                    f"The body was not here after {self._limits.seconds} seconds; send it faster.",
+                    f"The body was not here after {seconds} seconds; send it faster.",
                 )
-        environ["wsgi.input"], environ["CONTENT_LENGTH"] = BytesIO(content), str(length)
+        body.seek(0)
+        environ["wsgi.input"], environ["CONTENT_LENGTH"] = body, str(length)
         environ[log.ARRIVED] = perf_counter()
 
     async def _in_turn(self, environ: WSGIEnvironment, receive: ASGIReceiveCallable) -> Answer:
@@ -186,24 +183,28 @@ def _free_memory() -> None:
         MALLOC_TRIM(0)
 
 
-async def _read(receive: ASGIReceiveCallable, most: int) -> tuple[bytes, int]:
-    """A body and its length; not the body if it is longer than `most`, in bytes.
+async def _read(receive: ASGIReceiveCallable, body: BytesIO, most: int, seconds: int | None) -> int:
+    """Read a body, no more than `most` bytes of it into `body`; return its length.
+
+    Of one that is longer the application needs to know no more than that.
 
     Raises:
-        ClientLeftError: the rest will not come.
+        TimeoutError: it has not come in so many seconds.
+        ClientLeftError: it will not come.
     """
-    chunks, length, more = [], 0, True
+    if seconds is not None:
+        async with asyncio.timeout(seconds):
+            return await _read(receive, body, most, None)
+    length, more = 0, True
     while more and length <= 2 * most:  # not less: who still sends misses the answer
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientLeftError
         message = cast(HTTPRequestEvent, message)
-        chunks.append(message["body"])
-        length += len(message["body"])
-        more = message["more_body"]
-        if length > most:
-            chunks.clear()
-    return b"".join(chunks), length
+        length, more = length + len(message["body"]), message["more_body"]
+        if length <= most:
+            body.write(message["body"])
+    return length
 
 
 async def _leaving(receive: ASGIReceiveCallable) -> None:

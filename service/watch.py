@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from threading import Event, Thread
 
-from service import pin, published, recognizer, workers
+from service import pin, published, recognizer, supervisor
 from service.pin import Pin, PinError
 from service.published import State
 
@@ -95,7 +95,7 @@ class Watcher(Thread):
         return State(pinned.version, "AVAILABLE", folder=str(folder))
 
     def _try(self, artifact: State) -> None:
-        trial = workers.start(recognizer.load, Path(artifact.folder), self._engine)
+        trial = supervisor.start(recognizer.load, Path(artifact.folder), self._engine)
         trial.join(TRIAL)
         trial.kill()
         trial.join()

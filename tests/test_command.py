@@ -10,7 +10,7 @@ import time
 import pytest
 import requests
 
-from service.workers import STOP_TIMEOUT
+from service.supervisor import STOP_TIMEOUT
 from tests.conftest import ENVIRONMENT, PROJECT, free_port, running_server, start
 
 ARTIFACT = "data/model"

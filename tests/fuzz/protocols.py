@@ -12,6 +12,7 @@ import os
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import redirect_stdout
+from io import BytesIO
 from pathlib import Path
 
 import atheris
@@ -79,9 +80,8 @@ def _environ(path: str, query: str, headers: dict[str, str], body: bytes) -> dic
         "client": ("127.0.0.1", 9),
         "server": ("127.0.0.1", 8080),
     }
-    given = server.environ_of(scope)
-    server.put(body, len(body), given)
-    return given
+    read = {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+    return server._environ(scope) | read
 
 
 def seeds() -> Iterator[bytes]:
