@@ -79,6 +79,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(MARKERS[fixture])
 
 
+def program(name: str, package: str) -> str:
+    """The path of a program. Without it the test is skipped, or fails where CI is set."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+    if found is None:
+        (pytest.fail if "CI" in os.environ else pytest.skip)(f"needs {name} (Debian: {package})")
+    return found
+
+
 @dataclass(frozen=True)
 class Repository:
     """A git and DVC repository that holds the program."""
