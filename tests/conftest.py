@@ -193,11 +193,15 @@ def inputs_of(pipeline: Path) -> list[Path]:
     return [*(pipeline / name for name in names), *sorted(MNIST.iterdir())]
 
 
-def reproduce(repository: Repository, cache: Path) -> None:
-    """Run the pipeline and commit its outputs, or copy those of an equal run from the cache."""
+def reproduce(repository: Repository, cache: Path, *stages: str) -> None:
+    """Run the pipeline and commit its outputs, or those of an equal run from a folder of the cache.
+
+    Args:
+        stages: the last ones to run, if not all.
+    """
 
     def make(partial: Path) -> None:
-        repository.clone(partial).run("dvc", "repro")
+        repository.clone(partial).run("dvc", "repro", *stages)
 
     kept = keep(cache, inputs_of(repository.path), make)
     for name in ("data", ".dvc/cache"):
@@ -237,6 +241,10 @@ def testing() -> idx.Split:
 
 @pytest.fixture(scope="session")
 def predictions(repository: Repository) -> np.ndarray:
+    return predictions_of(repository)
+
+
+def predictions_of(repository: Repository) -> np.ndarray:
     """What evaluation answered for the test images of the slice."""
     table = repository.path / "data/evaluation/predictions.csv"
     return np.loadtxt(table, int, delimiter=",", skiprows=1)[:, 1]
