@@ -79,6 +79,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(MARKERS[fixture])
 
 
+def program(name: str, package: str) -> str:
+    """The path of a program. Without it the test is skipped, or fails where CI is set."""
+    found = shutil.which(name, path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+    if found is None:
+        (pytest.fail if "CI" in os.environ else pytest.skip)(f"needs {name} (Debian: {package})")
+    return found
+
+
 @dataclass(frozen=True)
 class Repository:
     """A git and DVC repository that holds the program."""
@@ -185,11 +193,15 @@ def inputs_of(pipeline: Path) -> list[Path]:
     return [*(pipeline / name for name in names), *sorted(MNIST.iterdir())]
 
 
-def reproduce(repository: Repository, cache: Path) -> None:
-    """Run the pipeline and commit its outputs, or copy those of an equal run from the cache."""
+def reproduce(repository: Repository, cache: Path, *stages: str) -> None:
+    """Run the pipeline and commit its outputs, or those of an equal run from a folder of the cache.
+
+    Args:
+        stages: the last ones to run, if not all.
+    """
 
     def make(partial: Path) -> None:
-        repository.clone(partial).run("dvc", "repro")
+        repository.clone(partial).run("dvc", "repro", *stages)
 
     kept = keep(cache, inputs_of(repository.path), make)
     for name in ("data", ".dvc/cache"):
@@ -229,6 +241,10 @@ def testing() -> idx.Split:
 
 @pytest.fixture(scope="session")
 def predictions(repository: Repository) -> np.ndarray:
+    return predictions_of(repository)
+
+
+def predictions_of(repository: Repository) -> np.ndarray:
     """What evaluation answered for the test images of the slice."""
     table = repository.path / "data/evaluation/predictions.csv"
     return np.loadtxt(table, int, delimiter=",", skiprows=1)[:, 1]

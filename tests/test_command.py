@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from service.supervisor import STOP_TIMEOUT
-from tests.conftest import ENVIRONMENT, PROJECT, free_port, running_server, start
+from tests.conftest import ENVIRONMENT, PROJECT, running_server, start
 
 ARTIFACT = "data/model"
 
@@ -137,36 +137,6 @@ def test_nothing_but_our_own_words_reach_the_terminal(folder):
     assert first.startswith("Serving data/model ")
     assert all(" GET /healthz " in line for line in requests_[:-1])
     assert " POST /recognize 400 " in requests_[-1]
-
-
-SLOW_START = """
-import time
-from service import __main__, model
-
-def wait(self, *arguments, init=model.Model.__init__):
-    init(self, *arguments)
-    print("Not running yet", flush=True)
-    time.sleep(2)
-
-model.Model.__init__ = wait
-__main__.main()
-"""
-
-
-def test_a_worker_told_to_end_just_before_it_can_listen_ends_once_it_does(folder):
-    with subprocess.Popen(
-        [sys.executable, "-c", SLOW_START, f"--port={free_port()}", "--workers=1"],
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline().startswith("Serving data/model ")
-        assert process.stdout.readline() == "Not running yet\n"
-        process.terminate()
-        # In time, so nobody had to be killed.
-        assert process.wait(timeout=STOP_TIMEOUT - 5) == 0
 
 
 def test_a_request_in_flight_is_answered_before_the_end(folder, repository, testing):

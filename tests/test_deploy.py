@@ -4,15 +4,13 @@ systemd itself does not run where the tests do. So its own tools read the unit, 
 told the main part of what the unit says, by other means.
 """
 
-import os
-import shutil
 import subprocess
 import sys
 
 import pytest
 import requests
 
-from tests.conftest import PROJECT, running_server
+from tests.conftest import PROJECT, program, running_server
 
 UNIT = PROJECT / "service/mnist.service"
 MOST_EXPOSURE = 10  # tenths; systemd calls a unit with less than 20 safe
@@ -59,15 +57,10 @@ print(os.getuid(), tempfile.gettempdir(), *pathlib.Path("/proc").glob("cpuinfo")
 
 @pytest.fixture(scope="module")
 def systemd_analyze():
-    if not shutil.which("systemd-analyze"):
-        if "CI" in os.environ:
-            pytest.fail("systemd-analyze is missing (Debian: systemd)")
-        pytest.skip("systemd-analyze is missing (Debian: systemd)")
+    analyze = program("systemd-analyze", "systemd")
 
     def run(*arguments):
-        return subprocess.run(
-            ["systemd-analyze", *arguments], capture_output=True, text=True, check=False
-        )
+        return subprocess.run([analyze, *arguments], capture_output=True, text=True, check=False)
 
     return run
 

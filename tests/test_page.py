@@ -5,9 +5,7 @@ Skipped where there is no Chromium, but not in CI.
 
 import base64
 import math
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import requests
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from service import page as served
-from tests.conftest import PROJECT, Server, running_server
+from tests.conftest import PROJECT, Server, program, running_server
 
 SAMPLES = sorted((PROJECT / "service/static/samples").glob("*.png"))
 ANSWER = re.compile(
@@ -54,12 +52,7 @@ DIGITS: list[Strokes] = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        reason = "Chromium is not installed, in which the page is tried"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    chromium = program("chromium", "chromium")
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield launched

@@ -1,7 +1,6 @@
 """`GET /metrics`: right with several workers, and as Prometheus wants it."""
 
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -10,7 +9,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import running_server
+from tests.conftest import program, running_server
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +98,14 @@ def test_a_killed_worker_keeps_its_counts_and_is_no_longer_in_flight(repository,
         assert told["mnist_requests_in_flight",] == 1
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool (Debian: prometheus) is missing")
 def test_promtool_finds_nothing(served, png_files):
     send(served, png_files[:2])
     text = requests.get(f"{served.url}/metrics", timeout=30).text
     done = subprocess.run(
-        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False
+        [program("promtool", "prometheus"), "check", "metrics"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

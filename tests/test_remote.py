@@ -19,7 +19,7 @@ import pytest
 import requests
 
 from service import pin
-from tests.conftest import START_TIMEOUT, Repository, free_port, running_server
+from tests.conftest import START_TIMEOUT, Repository, free_port, program, running_server
 
 MODEL = "data/model"
 
@@ -82,12 +82,7 @@ def is_open(port: int) -> bool:
 
 @pytest.fixture
 def ssh(tmp_path: Path) -> SSH:
-    program = shutil.which("sshd", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
-    if program is None:
-        reason = "sshd is not installed, through which a model is pushed and pulled"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    sshd = program("sshd", "openssh-server")
     folder = tmp_path / "ssh"
     folder.mkdir()
     for name in ("host", "user"):
@@ -104,7 +99,7 @@ def ssh(tmp_path: Path) -> SSH:
         Subsystem sftp internal-sftp
         UsePAM no
     """)
-    made = SSH(program, folder, port)
+    made = SSH(sshd, folder, port)
     made.storage.mkdir()
     return made
 

@@ -9,13 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Event
 
-import numpy as np
 import pytest
 import requests
-import yaml
 
 from service import pin
-from tests.conftest import Repository, running_server
+from tests.conftest import (
+    Repository,
+    pinned_version,
+    predictions_of,
+    reproduce,
+    running_server,
+)
 
 TIMEOUT = 60  # seconds
 
@@ -35,35 +39,23 @@ class Two:
 
 
 @pytest.fixture(scope="module")
-def made(repository, tmp_path_factory):
+def made(pytestconfig, repository, tmp_path_factory):
     """The artifact of the slice on the branch main, that of an mlp on the branch mlp."""
     clone = repository.clone(tmp_path_factory.mktemp("two") / "repository")
-    old, predicted = version_of(clone), predictions_of(clone)
+    old, predicted = pinned_version(clone.path), predictions_of(clone).tolist()
     clone.run("git", "checkout", "--quiet", "-b", "mlp")
     clone.edit_params(lambda params: params["network"].update(kind="mlp"))
     clone.edit_params(lambda params: params["train"].update(epochs=1))
     clone.edit_params(lambda params: params["export"]["min_accuracy"].update(mlp=0.1))
-    clone.run("dvc", "repro", "export")
-    clone.run("git", "commit", "--quiet", "--all", "--message=Another network")
-    new = version_of(clone)
-    return Two(clone, {old: predicted, new: predictions_of(clone)}, old, new)
+    reproduce(clone, pytestconfig.cache.mkdir("mlp"), "export")
+    new = pinned_version(clone.path)
+    return Two(clone, {old: predicted, new: predictions_of(clone).tolist()}, old, new)
 
 
 @pytest.fixture
 def two(made):
     made.check_out("main")
     return made
-
-
-def version_of(repository):
-    lock = yaml.safe_load((repository.path / "dvc.lock").read_text())
-    outputs = {output["path"]: output for output in lock["stages"]["export"]["outs"]}
-    return outputs["data/model"]["md5"].removesuffix(".dir")
-
-
-def predictions_of(repository):
-    table = repository.path / "data/evaluation/predictions.csv"
-    return np.loadtxt(table, int, delimiter=",", skiprows=1)[:, 1].tolist()
 
 
 def version(server):

@@ -88,12 +88,6 @@ def test_other_formats_are_recognized(client, png_files, artifact, kind):
     assert answer.json()["labels"] == [artifact.predictions[0]]
 
 
-def test_health_names_the_pinned_version(client, artifact):
-    answer = client.get("/healthz")
-    assert answer.status_code == 200
-    assert answer.json() == {"status": "ok", "version": artifact.version}
-
-
 def big_png():
     buffer = io.BytesIO()
     Image.new("L", (6000, 6000)).save(buffer, "PNG")
@@ -184,30 +178,6 @@ def test_bad_input_is_one_sentence_and_the_service_lives_on(
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["X-Model-Version"] == artifact.version
     assert recognize(client, files=field(GOOD)).status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status", "sentence"),
-    [
-        ("GET", "/nothing", 404, "There is nothing at /nothing; POST a picture to /recognize."),
-        ("POST", "/nothing", 404, "There is nothing at /nothing"),
-        ("GET", "/recognize", 405, "GET is not allowed at /recognize; use OPTIONS, POST."),
-        ("DELETE", "/healthz", 405, "DELETE is not allowed at /healthz; use GET, HEAD, OPTIONS."),
-    ],
-)
-def test_unknown_routes_and_methods(client, artifact, method, path, status, sentence):
-    answer = client.request(method, path)
-    assert answer.status_code == status
-    assert sentence in answer.json()["error"]
-    assert answer.headers["X-Model-Version"] == artifact.version
-    if status == 405:
-        assert answer.headers["Allow"]
-
-
-def test_a_path_without_its_last_slash_is_redirected(client):
-    answer = client.get("/docs")
-    assert answer.status_code == 200
-    assert answer.url == f"{client.url}/docs/"
 
 
 def test_the_image_that_the_network_sees_is_shown(client, png_files, testing):

@@ -1,0 +1,215 @@
+"""Workers that are killed: the others answer, and new ones take their places."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.supervisor import STOP_TIMEOUT
+from tests.conftest import ENVIRONMENT, PROJECT, free_port, running_server
+
+pytestmark = pytest.mark.slow
+
+TIMEOUT = 60  # seconds
+CLIENTS = 4
+LISTENING = "0A"  # a state in /proc/net/tcp
+
+
+@pytest.fixture
+def served(repository, tmp_path, monkeypatch):
+    """Two workers, and `tmp_path` for what they write."""
+    monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path))
+    with running_server(repository.path, "--workers=2") as started:
+        wait_for(lambda: len(ready(started)) == 2, "both workers")
+        yield started
+
+
+def workers(server):
+    children = ["pgrep", "-P", str(server.process.pid)]
+    done = subprocess.run(children, capture_output=True, text=True, check=False)
+    return {int(line) for line in done.stdout.split()}
+
+
+def port(server):
+    return int(server.url.rpartition(":")[2])
+
+
+def ready(server):
+    """The workers that have loaded the model: each then has a file of its own with its figures."""
+    files = Path(ENVIRONMENT["TMPDIR"]).glob("mnist-service-*/metrics/gauge_livemax_*.db")
+    return workers(server) & {int(file.stem.rpartition("_")[2]) for file in files}
+
+
+def listens(server):
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return any(row[1].endswith(f":{port(server):04X}") and row[3] == LISTENING for row in rows)
+
+
+def kill(server, *killed):
+    """Kill workers, and wait until others are ready in their places."""
+    for worker in killed:
+        os.kill(worker, signal.SIGKILL)
+    wait_for(lambda: len(ready(server) - set(killed)) == 2, "new workers")
+
+
+def wait_for(condition, what):
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.05)
+
+
+def ask(server, method, path, **options):
+    """On a new connection; on another, in a moment, if it breaks: as clients do."""
+    for last in (False, True):
+        try:
+            return requests.request(method, f"{server.url}{path}", timeout=TIMEOUT, **options)
+        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+            if last:
+                raise
+            time.sleep(0.1)
+    raise AssertionError
+
+
+@contextmanager
+def clients(server, png_files, predictions):
+    """Clients that send all the time, and the list of what they have been answered so far."""
+    answered: list[int] = []
+    end = threading.Event()
+
+    def send(client):
+        for number in cycle(range(client, len(png_files), CLIENTS)):
+            if end.is_set():
+                break
+            files = {"image": png_files[number].read_bytes()}
+            answer = ask(server, "POST", "/recognize", files=files)
+            assert (answer.status_code, answer.json()["labels"]) == (200, [predictions[number]])
+            assert ask(server, "GET", "/healthz").status_code == 200
+            assert ask(server, "GET", "/metrics").status_code == 200
+            answered.append(number)
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        sending = [pool.submit(send, client) for client in range(CLIENTS)]
+        try:
+            yield answered
+        finally:
+            end.set()
+    for client in sending:
+        client.result()
+
+
+def in_flight(server):
+    text = requests.get(f"{server.url}/metrics", timeout=TIMEOUT).text
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    return families["mnist_requests_in_flight"].samples[0].value
+
+
+def test_every_client_is_answered_while_workers_are_killed(served, png_files, predictions):
+    with clients(served, png_files, predictions) as answered:
+        first, second = workers(served)
+        kill(served, first)
+        # For a while the new worker is the only one.
+        kill(served, second)
+        assert len(workers(served)) == 2
+        enough = len(answered) + 50
+        wait_for(lambda: len(answered) >= enough, "answers of the new workers")
+
+
+def test_both_killed_at_once_are_replaced(served, png_files, predictions):
+    kill(served, *workers(served))
+    with clients(served, png_files, predictions) as answered:
+        wait_for(lambda: len(answered) >= 50, "answers of the new workers")
+
+
+def test_requests_of_a_killed_worker_are_no_longer_in_flight(served):
+    head = (
+        "POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        "Expect: 100-continue\r\nContent-Length: 9\r\n\r\n"
+    )
+    begun = [socket.create_connection(("127.0.0.1", port(served)), TIMEOUT) for _ in range(30)]
+    try:
+        for client in begun:
+            client.sendall(head.encode())
+            assert client.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert in_flight(served) == 31  # with the one that asks
+        for worker in workers(served):
+            kill(served, worker)
+            broken = [client for client in begun if is_closed(client)]
+            assert in_flight(served) == 31 - len(broken)
+        assert len(broken) == 30
+    finally:
+        for client in begun:
+            client.close()
+
+
+def is_closed(client):
+    client.settimeout(0)
+    try:
+        return not client.recv(1)
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def test_a_worker_that_dies_again_at_once_ends_the_service(served, tmp_path):
+    # Whoever supervises the service is told; it would go on like this for ever.
+    first, second = workers(served)
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: workers(served) - {first, second}, "a new worker")
+    (new,) = workers(served) - {first, second}
+    os.kill(new, signal.SIGKILL)
+    assert served.process.wait(TIMEOUT) == 1
+    assert not listens(served)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_workers_end_when_the_main_process_is_killed(served, tmp_path):
+    served.process.kill()
+    served.process.wait(TIMEOUT)
+    wait_for(lambda: not listens(served), "the workers to end")
+    assert list(tmp_path.iterdir()) == []
+
+
+SLOW_START = """
+import time
+from service import __main__, model
+
+def wait(self, *arguments, init=model.Model.__init__):
+    init(self, *arguments)
+    print("Not running yet", flush=True)
+    time.sleep(2)
+
+model.Model.__init__ = wait
+__main__.main()
+"""
+
+
+def test_a_worker_told_to_end_just_before_it_can_listen_ends_once_it_does(artifact):
+    with subprocess.Popen(
+        [
+            *(sys.executable, "-c", SLOW_START, f"--port={free_port()}", "--workers=1"),
+            f"--lock={artifact.path / 'dvc.lock'}",
+        ],
+        cwd=PROJECT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("Serving data/model ")
+        assert process.stdout.readline() == "Not running yet\n"
+        process.terminate()
+        # In time, so nobody had to be killed.
+        assert process.wait(timeout=STOP_TIMEOUT - 5) == 0
