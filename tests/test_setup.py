@@ -19,6 +19,7 @@ import pytest
 from tests.conftest import ENVIRONMENT, PROJECT
 
 PROGRAM = ("Makefile", "pyproject.toml", "requirements.txt", "dvc.lock")
+INHERITED = ("MAKE", "MFLAGS", "PIP_", "UV_")  # settings of a make around the tests, of pip and uv
 NOT_LOCKED = {"gpu", "bench", "fuzz"}  # extras that no command of the Makefile installs
 
 
@@ -40,12 +41,12 @@ def with_model(folder):
 
 
 def make(folder, *arguments, status=0, **settings):
-    """Run make without a home directory, caches, settings of pip and uv, or a way to the internet.
+    """Run make without a home directory, caches, `INHERITED` settings, or a way to the internet.
 
     Returns what it printed.
     """
     environment = {
-        **{name: ENVIRONMENT[name] for name in ENVIRONMENT if not name.startswith(("PIP_", "UV_"))},
+        **{name: ENVIRONMENT[name] for name in ENVIRONMENT if not name.startswith(INHERITED)},
         "HOME": str(folder.parent / "home"),
         "PIP_CONFIG_FILE": os.devnull,
         "PYTHON": sys.executable,
