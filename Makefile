@@ -40,7 +40,7 @@ serve: data/model $(INSTALLED)$(SERVICE) ## Serve the model that dvc.lock pins, 
 	python -m service
 
 check: lint ## Check style and types, and run the tests that need no run of the pipeline
-	$(PYTEST) -m "not pipeline and not slow"
+	$(PYTEST) -m "not pipeline and not server and not slow"
 
 test: $(INSTALLED)$(ALL) ## Run the tests that are not slow
 	$(PYTEST) -m "not slow"

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 
@@ -188,6 +189,16 @@ def break_the_lock(two):
     (two.repository.path / "dvc.lock").write_text("{")
 
 
+@contextmanager
+def paused(server):
+    """Let the service see only the outcome of several changes, however slow the machine is."""
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.process.send_signal(signal.SIGCONT)
+
+
 @pytest.mark.parametrize(
     ("break_", "reason"),
     [
@@ -199,15 +210,17 @@ def break_the_lock(two):
 def test_a_bad_artifact_leaves_the_old_one_in_service(two, break_, reason):
     with running_server(two.repository.path, "--workers=2", "--watch") as server:
         assert not refused(server)
-        two.check_out("mlp")
-        break_(two)
+        with paused(server):
+            two.check_out("mlp")
+            break_(two)
         wait_until(lambda: all(refused(server) for _ in range(10)), "no metric tells")
         assert {version(server) for _ in range(10)} == {two.old}
         now = states(server)
         assert now.pop(number(two.old)) == ("AVAILABLE", "OK")
         assert all(state == ("END", "FAILED_PRECONDITION") for state in now.values())
 
-        two.check_out("mlp")
+        with paused(server):
+            two.check_out("mlp")
         wait_for(server, two.new)
         wait_until(lambda: not any(refused(server) for _ in range(10)), "the metric stays")
         said = server.stop()
