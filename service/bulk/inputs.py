@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyarrow import parquet
 from pyarrow.fs import FileType
 
-from service.bulk import places
+from service.bulk import BulkError, places
 from service.images import ImageError
 
 MAX_BYTES = 16 << 20  # of a picture: what the service takes as a request
@@ -32,10 +32,6 @@ DAMAGE = (*(OSError, EOFError, zlib.error, lzma.LZMAError), tarfile.TarError, pa
 
 # The name of a picture, and its bytes or why there are none.
 Picture = tuple[str, bytes | ImageError]
-
-
-class InputError(Exception):
-    """There is nothing to recognise; the text is the sentence that the user reads."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ def parts(inputs: Sequence[str], size: int) -> Iterator[Part]:
         size: pictures of a part, but for tar archives, which are one each.
 
     Raises:
-        InputError: one of them stands for no file.
+        BulkError: one of them stands for no file.
     """
     pictures: list[str] = []
     for name in chain.from_iterable(map(_files, inputs)):
@@ -107,10 +103,10 @@ def _files(name: str) -> Iterator[str]:
         else:
             files = iter([name] if found != FileType.NotFound else [])
     except (OSError, ValueError) as error:
-        raise InputError(f"{name} cannot be read ({_reason(error)})") from error
+        raise BulkError(f"{name} cannot be read ({_reason(error)})") from error
     first = next(files, None)
     if first is None:
-        raise InputError(f"{name} stands for no file; name files, folders or globs that exist")
+        raise BulkError(f"{name} stands for no file; name files, folders or globs that exist")
     yield first
     yield from files
 
