@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from threading import Event
+from typing import Any
 
 import numpy as np
 
@@ -104,9 +105,7 @@ def _reach(address: str) -> None:
         socket.create_connection((host, int(port)), CONNECT_TIMEOUT).close()
 
 
-def _rows(
-    job: Job, artifact: dict[str, bytes], tasks: Iterable[Task]
-) -> Iterator[dict[str, object]]:
+def _rows(job: Job, artifact: dict[str, bytes], tasks: Iterable[Task]) -> Iterator[dict[str, Any]]:
     import ray.data
 
     logging.getLogger("ray.data").setLevel(logging.ERROR)

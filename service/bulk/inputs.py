@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from itertools import chain
+from itertools import chain, islice
+from math import ceil
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -43,18 +44,22 @@ class Part:
     groups: list[int] = field(default_factory=list)  # row groups; none if the file tells of none
 
 
-def parts(inputs: Sequence[str], size: int) -> Iterator[Part]:
+def parts(inputs: Sequence[str], size: int, least: int = 1) -> Iterator[Part]:
     """Cut inputs into parts, in an order that is always the same. Only Parquet files are opened.
 
     Args:
         inputs: absolute names of files and folders, or globs of them.
-        size: pictures of a part, but for tar archives, which are one each.
+        size: most files of a part, and about as many rows of Parquet. A tar archive is one part.
+        least: parts to make of few files, so that all cores have some.
 
     Raises:
         BulkError: one of them stands for no file.
     """
+    names = chain.from_iterable(map(_files, inputs))
+    first = list(islice(names, size * least))
+    share = ceil(len(first) / least)  # is size, unless the first are all
     pictures: list[str] = []
-    for name in chain.from_iterable(map(_files, inputs)):
+    for name in chain(first, names):
         if TAR.search(name):
             yield Part("tar", [name])
         elif PARQUET.search(name):
@@ -62,7 +67,7 @@ def parts(inputs: Sequence[str], size: int) -> Iterator[Part]:
                 yield Part("parquet", [name], groups)
         else:
             pictures.append(name)
-            if len(pictures) == size:
+            if len(pictures) == share:
                 yield Part("files", pictures)
                 pictures = []
     if pictures:

@@ -8,7 +8,7 @@ from itertools import count, islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -38,10 +38,11 @@ Decoded = tuple[str, np.ndarray | str]
 def serve(channel: Connection, position: "c_longlong") -> None:
     """Make the parts that a `pool.Process` sends, one after another, until it is gone."""
     with suppress(EOFError, ConnectionError):
+        job, artifact = channel.recv()
         try:
-            worker = Worker(*channel.recv(), position)
+            worker = Worker(job, artifact, position)
         except (OSError, pin.PinError) as error:
-            channel.send(Result(failure=f"The artifact cannot be loaded: {error}"))
+            channel.send(Result(failure=f"the artifact cannot be loaded: {error}"))
             return
         while True:
             channel.send(worker.make(*channel.recv()))
@@ -91,8 +92,9 @@ class Worker:
                 rows, errors = job.counts(output)
             else:
                 rows, errors = self._write(output, self._job.part(task), deaths)
-        except (OSError, ValueError) as error:
-            return Result(failure=f"{output} cannot be made: {error}")
+        except Exception as error:  # a disk that is full, say; a new process would not help
+            reason = f"{type(error).__name__}: {error}"
+            return Result(failure=f"{output} cannot be made: {reason}")
         return Result(rows, errors, time.monotonic() - began)
 
     def _write(self, output: str, part: Part, deaths: Mapping[int, int]) -> tuple[int, int]:
@@ -137,14 +139,49 @@ def answers(
         probabilities = np.zeros((len(rows), 10), np.float32)
         if seen:
             labels[good], probabilities[good] = recognizer.recognize(np.stack(seen))
-        columns: list[Any] = [
-            [_text(name) for name, _ in rows],
-            pa.array(labels, mask=~good),
-            pa.FixedSizeListArray.from_arrays(probabilities.ravel(), 10, mask=pa.array(~good)),
-            [None if isinstance(said, np.ndarray) else _text(said) for _, said in rows],
-            pa.repeat(version, len(rows)),
-        ]
-        yield pa.record_batch(columns, SCHEMA)
+        yield _batch(
+            _strings([_text(name) for name, _ in rows]),
+            good,
+            labels,
+            probabilities,
+            _strings(
+                [None if isinstance(image, np.ndarray) else _text(image) for _, image in rows]
+            ),
+            _strings([version] * len(rows)),
+        )
+
+
+def _batch(
+    paths: pa.Array,
+    good: np.ndarray,
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    errors: pa.Array,
+    versions: pa.Array,
+) -> pa.RecordBatch:
+    """Rows of the output; those that are not good have neither label nor probabilities.
+
+    Made of buffers: `pa.array` imports pandas if it is installed, which takes a second.
+    """
+    valid = pa.py_buffer(np.packbits(good, bitorder="little"))
+    of_label, of_probabilities = (SCHEMA.field(n).type for n in ("label", "probabilities"))
+    values = pa.Array.from_buffers(
+        pa.float32(), probabilities.size, [None, pa.py_buffer(probabilities)]
+    )
+    columns = [
+        paths,
+        pa.Array.from_buffers(of_label, len(good), [valid, pa.py_buffer(labels)]),
+        pa.Array.from_buffers(of_probabilities, len(good), [valid], children=[values]),
+        errors,
+        versions,
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _strings(values: list[str | None]) -> pa.Array:
+    builder = pa.lib.StringBuilder()
+    builder.append_values(values)
+    return builder.finish()
 
 
 def _image(content: bytes | ImageError) -> np.ndarray | str:
