@@ -36,7 +36,7 @@ class Process:
     def __init__(self) -> None:
         """Start the process, which needs half a second for its imports."""
         # The number of the picture in the part, in shared memory.
-        self._position = CONTEXT.RawValue("q", NO_PICTURE)
+        self.position = CONTEXT.RawValue("q", NO_PICTURE)
         self._start()
 
     def set_up(self, job: "Job", artifact: dict[str, bytes]) -> None:
@@ -68,13 +68,13 @@ class Process:
         self.connection.close()
 
     def _start(self) -> None:
-        self._position.value = NO_PICTURE
+        self.position.value = NO_PICTURE
         # The new process inherits the mask, and unblocks the signals where it can follow them.
         signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOPPING)
         try:
             self.connection, theirs = CONTEXT.Pipe()
             self._process = CONTEXT.Process(
-                target=_serve, args=(theirs, self._position), daemon=True
+                target=_serve, args=(theirs, self.position), daemon=True
             )
             self._process.start()
             theirs.close()  # so that the death of the process ends the connection
@@ -89,7 +89,7 @@ class Process:
         from service.bulk.job import Result
 
         self.kill()
-        self._deaths[self._position.value] += 1
+        self._deaths[self.position.value] += 1
         if _hopeless(self._deaths):
             times = f"{self._deaths.total()} times, the last time by {_cause(self._process)}"
             output = self._job.output(self._task.number)
