@@ -6,7 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,8 @@ class Process:
 
     def _start(self) -> None:
         self.position.value = NO_PICTURE
-        # The new process inherits the mask, and unblocks the signals where it can follow them.
+        resource_tracker.ensure_running()  # multiprocessing needs it; its start ends any mask
+        # The new process inherits the mask, and unblocks the signals when it can follow them.
         signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOPPING)
         try:
             self.connection, theirs = CONTEXT.Pipe()

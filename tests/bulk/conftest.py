@@ -20,7 +20,7 @@ from tests.conftest import ENVIRONMENT, free_port
 
 TIMEOUT = 120  # seconds
 # For tests that use the cluster: one test process runs all of them.
-CLUSTER = (pytest.mark.slow, pytest.mark.xdist_group("ray"))
+CLUSTER = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 COPIES = 24  # of the 500 images, so that there is a middle of the job to kill something in
 PART_SIZE = 50
 PARTS = COPIES * 500 // PART_SIZE
@@ -181,7 +181,7 @@ def kill(session):
 
 def processes(session):
     """The command of each process of a session, by its id; zombies do not count."""
-    command = ["ps", "--sid", str(session), "-o", "pid=,stat=,args="]
+    command = ["ps", "-ww", "--sid", str(session), "-o", "pid=,stat=,args="]
     output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     found = (line.split(maxsplit=2) for line in output.splitlines())
     return {int(pid): args for pid, stat, args in found if not stat.startswith("Z")}
@@ -208,12 +208,12 @@ def end(process, status=0):
     """Wait until a job ends by itself; return what it printed."""
     try:
         output, _ = process.communicate(timeout=TIMEOUT)
-        left = processes(process.pid)
+        # A helper of multiprocessing sees a moment later that the driver has ended.
+        wait_for(lambda: not processes(process.pid))
     finally:
         kill(process.pid)
     assert process.returncode == status, output
     assert "Traceback" not in output
-    assert not left
     return output
 
 

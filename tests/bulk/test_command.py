@@ -113,7 +113,7 @@ def test_a_picture_that_kills_its_worker_twice_is_a_row_with_an_error(
     output = run_bulk(scratch.path, environment, folder, f"--out={out}")
     assert output.startswith("506 pictures, 4 of them with an error")
     errors = {row["path"]: row["error"] for row in rows_of(out) if row["error"]}
-    archived = f"{folder}/killers.tar/{str(killers[0]).lstrip('/')}"
+    archived = f"{folder}/killers.tar/{killers[0].name}"
     assert errors == dict.fromkeys([*map(str, killers), archived], worker.KILLED)
     labels = {row["path"]: row["label"] for row in rows_of(out) if not row["error"]}
     assert len(labels) == 502

@@ -12,9 +12,11 @@ import pytest
 
 from service.bulk import pool, worker
 from service.bulk.inputs import Part
+from service.bulk.job import Task
 from tests.bulk.conftest import (
     PART_SIZE,
     PARTS,
+    TIMEOUT,
     check_many,
     end,
     kill,
@@ -62,6 +64,11 @@ def pipe(tmp_path):
     return make
 
 
+def received(process):
+    assert process.connection.poll(TIMEOUT), "it takes too long"
+    return process.receive()
+
+
 def kill_worker():
     (child,) = multiprocessing.active_children()
     child.kill()
@@ -71,7 +78,7 @@ def kill_at(process, number):
     """Kill the process while it is at a picture; another takes its place."""
     wait_for(lambda: process.position.value == number)
     kill_worker()
-    assert process.receive() is None
+    assert received(process) is None
 
 
 def let_pass(process, number, file):
@@ -88,7 +95,7 @@ def test_a_part_whose_process_is_killed_is_made_again(process, begin, pipe, png_
     begin("files", png_files[0], held_up, png_files[1])
     kill_at(process, 1)
     let_pass(process, 1, held_up)
-    assert process.receive()[:2] == (3, 1)
+    assert received(process)[:2] == (3, 1)
     first, second, third = errors(tmp_path / "out")
     assert (first, third) == (None, None)
     assert second.startswith("The file cannot be read: ")
@@ -107,7 +114,7 @@ def test_a_picture_that_kills_twice_is_a_row_with_an_error(
     kill_at(process, 3)
     let_pass(process, 1, first)
     let_pass(process, 3, second)
-    assert process.receive()[:2] == (4, 2)
+    assert received(process)[:2] == (4, 2)
     assert errors(tmp_path / "out") == [None, worker.KILLED, None, worker.KILLED]
 
 
@@ -118,7 +125,7 @@ def test_an_archive_that_kills_whoever_reads_it_is_a_row_with_an_error(
     begin("tar", archive)
     for _ in range(3):
         kill_at(process, 0)
-    assert process.receive()[:2] == (1, 1)
+    assert received(process)[:2] == (1, 1)
     ((row),) = rows_of(tmp_path / "out")
     assert (row["path"], row["error"]) == (str(archive), worker.CUT_OFF)
 
@@ -128,17 +135,17 @@ def test_a_process_that_is_killed_between_two_parts_is_replaced(
 ):
     kill_worker()
     begin("files", *png_files[:3])
-    assert process.receive() is None
-    assert process.receive()[:2] == (3, 0)
+    assert received(process) is None
+    assert received(process)[:2] == (3, 0)
     kill_worker()
     # The part is there already.
-    assert process.make((0, 0, 0))[:2] == (3, 0)
+    assert process.make(Task(0, 0, 0))[:2] == (3, 0)
 
 
 def test_deaths_at_no_picture_end_the_job(process, begin, png_files):
     job = begin("files", *png_files[:3])
     kill_worker()
-    while (result := process.receive()) is None:
+    while (result := received(process)) is None:
         kill_worker()
     assert result.failure == (
         f"{job.output(0)} cannot be made: its process was ended 4 times, the last time by SIGKILL"
@@ -154,7 +161,7 @@ def test_deaths_at_one_picture_after_another_end_the_job(process, begin, pipe):
             let_pass(process, passed, pipes[passed])
     wait_for(lambda: process.position.value == 3)
     kill_worker()
-    assert "its process was ended 4 times" in process.receive().failure
+    assert "its process was ended 4 times" in received(process).failure
 
 
 def test_a_process_that_cannot_load_the_artifact_says_why(process, one_part, png_files):
