@@ -22,13 +22,14 @@ PART_SIZE = 2000
 
 
 def main() -> None:
+    start = time.monotonic()
     options = _options()
     address = os.environ.get("RAY_ADDRESS")
     _check_extras({"pyarrow": "bulk", "tqdm": "bulk"} | ({"ray": "cluster"} if address else {}))
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _workers(address) as results:
-            _run(options, results)
+            _run(options, results, start)
     except (pin.PinError, BulkError, OSError) as error:
         sys.exit(f"bulk: {error}")
     except KeyboardInterrupt:
@@ -89,11 +90,10 @@ def _workers(address: str | None) -> AbstractContextManager[pool.Results]:
     return pool.running(os.cpu_count() or 1)
 
 
-def _run(options: argparse.Namespace, results: pool.Results) -> None:
+def _run(options: argparse.Namespace, results: pool.Results, start: float) -> None:
     from service.bulk import places
     from service.bulk.job import Job
 
-    start = time.monotonic()
     pinned = pin.read(options.lock)
     artifact = _artifact(pinned)
     job = Job(
@@ -112,7 +112,8 @@ def _run(options: argparse.Namespace, results: pool.Results) -> None:
             "inputs since the first run is not among them",
             flush=True,
         )
-    rows, errors, rate = _followed(results(job, artifact, tasks), len(done), len(tasks))
+    made = results(job, artifact, tasks) if tasks else iter(())
+    rows, errors, rate = _followed(made, len(done), len(tasks))
     job.clear()
     print(
         f"{rows:,} pictures, {errors:,} of them with an error, in {time.monotonic() - start:.1f} s "

@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from threading import Event
@@ -29,6 +30,8 @@ class Actor:
     """What Ray Data runs on a core: it makes parts in a process, as the pool does."""
 
     def __init__(self, job: Job, artifact: dict[str, bytes]) -> None:
+        # Else the process would import Ray's program too, in a second and 70 MiB.
+        sys.modules["__main__"].__file__ = None
         self._process = Process()
         self._process.set_up(job, artifact)
 
