@@ -10,7 +10,7 @@ from multiprocessing import connection, resource_tracker
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from service import signals
+from service.supervisor import STOPPING
 
 if TYPE_CHECKING:
     from ctypes import c_longlong
@@ -71,7 +71,7 @@ class Process:
         self.position.value = NO_PICTURE
         resource_tracker.ensure_running()  # multiprocessing needs it; its start ends any mask
         # The new process inherits the mask, and unblocks the signals when it can follow them.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signals.STOPPING)
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             self.connection, theirs = CONTEXT.Pipe()
             self._process = CONTEXT.Process(
@@ -80,7 +80,7 @@ class Process:
             self._process.start()
             theirs.close()  # so that the death of the process ends the connection
         finally:
-            signals.unblock()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
     def _send(self, message: object) -> None:
         with suppress(OSError):  # the process was killed, which `receive` finds
@@ -157,7 +157,9 @@ def _cause(process: Any) -> str:
 
 def _serve(channel: Any, position: "c_longlong") -> None:
     """What a process runs: it makes part after part."""
-    signals.unblock_to_end_at_once()
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     Thread(target=_end_with_parent, daemon=True).start()
     # While this takes half a second, the driver makes the list of parts.
     from service.bulk.worker import serve
