@@ -16,8 +16,8 @@ import service
 from service.bulk import AGAIN, BulkError
 from service.bulk.job import Job, Result, Task
 from service.bulk.pool import Process, Results
-from service.supervisor import STOPPING
 from service.silence import silence
+from service.supervisor import STOPPING
 
 # Of Ray: each costs the driver some kilobytes and milliseconds. Where a job has more parts, a task
 # has several of them.
