@@ -39,10 +39,11 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m service.bulk",
-        description="Recognise the digit of every picture, with exactly the artifact that dvc.lock "
-        "pins, and write Parquet: path, label, probabilities, error, version. A picture that is "
-        "broken is a row with its error. The same command again goes on with what is missing. It "
-        "runs on all cores of this machine, or on the Ray cluster at RAY_ADDRESS.",
+        description="Recognise the digit of every picture with exactly the artifact that dvc.lock "
+        "pins. Write Parquet files with the columns path, label, probabilities, error and version. "
+        "An unreadable picture becomes a row with its error set. Run the same command again to "
+        "make the parts that are missing. The job uses all cores of this machine, or those of the "
+        "Ray cluster at RAY_ADDRESS.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
@@ -57,8 +58,8 @@ def _options() -> argparse.Namespace:
         "--part-size",
         type=int,
         default=PART_SIZE,
-        help="most pictures of a part, which is one Parquet file, and is done again if its worker "
-        "dies",
+        help="most pictures in a part. A part is one Parquet file, and is made again if its "
+        "process or node dies",
     )
     parser.add_argument(
         "--column", help="of Parquet that has the pictures; by default image, png, jpg and so on"

@@ -30,7 +30,7 @@ class Actor:
     """What Ray Data runs on a core: it makes parts in a process, as the pool does."""
 
     def __init__(self, job: Job, artifact: dict[str, bytes]) -> None:
-        # Else the process would import Ray's program too, in a second and 70 MiB.
+        # multiprocessing would import the main program, which is Ray's: a second and 70 MiB.
         sys.modules["__main__"].__file__ = None
         self._process = Process()
         self._process.set_up(job, artifact)
@@ -57,10 +57,10 @@ def joined(address: str) -> Iterator[Results]:
     """Join the cluster at an address, and leave it at the end.
 
     Yields:
-        What makes parts there.
+        A function that makes parts on the nodes.
 
     Raises:
-        BulkError: that was not possible, or what runs there failed.
+        BulkError: the cluster cannot be reached, or Ray failed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from service.bulk.job import Job, Result, Task
 
-# Not fork: the driver has threads of pyarrow, and a replacement starts in the middle of a job.
+# A fork is not safe: the driver has threads of pyarrow when a replacement starts.
 CONTEXT = multiprocessing.get_context("spawn")
 NO_PICTURE = -1  # the position of a worker that reads and decodes no picture
 SKIPPED_AFTER = 2  # deaths at one picture; then the picture becomes a row with an error
-MOST_DEATHS = 3  # at one picture, or at pictures that did not kill twice, in one part
+MOST_DEATHS = 3  # at one picture, or that no picture seems to have caused, in one part
 
 Results = Callable[["Job", dict[str, bytes], Iterable["Task"]], Iterator["Result"]]
 
@@ -34,7 +34,7 @@ class Process:
     """
 
     def __init__(self) -> None:
-        """Start the process, which needs half a second for its imports."""
+        """Start the process. Its imports take half a second, in which it can be set up."""
         # The number of the picture in the part, in shared memory.
         self.position = CONTEXT.RawValue("q", NO_PICTURE)
         self._start()
@@ -103,10 +103,10 @@ class Process:
 
 @contextmanager
 def running(count: int) -> Iterator[Results]:
-    """Start processes, one for each core; kill them at the end.
+    """Start processes, and kill them at the end.
 
     Yields:
-        What makes parts with them.
+        A function that makes parts in these processes.
     """
     processes = [Process() for _ in range(count)]
 
@@ -152,7 +152,10 @@ def _hopeless(deaths: Mapping[int, int]) -> bool:
 
 def _cause(process: Any) -> str:
     code = process.exitcode
-    return signal.Signals(-code).name if code < 0 else f"itself, with exit status {code}"
+    if code >= 0:
+        return f"itself, with exit status {code}"
+    name = signal.Signals(-code).name
+    return f"{name} (is memory short?)" if name == "SIGKILL" else name
 
 
 def _serve(channel: Any, position: "c_longlong") -> None:

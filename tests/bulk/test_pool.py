@@ -148,7 +148,8 @@ def test_deaths_at_no_picture_end_the_job(process, begin, png_files):
     while (result := received(process)) is None:
         kill_worker()
     assert result.failure == (
-        f"{job.output(0)} cannot be made: its process was ended 4 times, the last time by SIGKILL"
+        f"{job.output(0)} cannot be made: its process was ended 4 times, the last time by SIGKILL "
+        "(is memory short?)"
     )
 
 
