@@ -1,9 +1,11 @@
 """Who may ask, and what an answer tells of the service."""
 
+import re
 import socket
 
 import pytest
 
+from service import authorization
 from tests.conftest import PROJECT, TRANSPORTS, client_of_server, in_process, start
 
 TOKEN = "x" * 64
@@ -65,20 +67,38 @@ def test_the_body_of_a_stranger_is_not_waited_for(guarded):
         assert client.recv(4096).startswith(b"HTTP/1.1 401 Unauthorized\r\n")
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (None, "cannot be read (No such file or directory)"),
-        (b"", "does not hold one word; make one with `openssl rand -hex 32`"),
-        (b"two words", "does not hold one word"),
-        (b"two\nlines", "does not hold one word"),
-        (b"\xff", "holds other characters than ASCII"),
-    ],
-)
-def test_a_file_without_a_token_is_refused(tmp_path, content, reason):
-    file = tmp_path / "token"
-    if content is not None:
-        file.write_bytes(content)
+NO_TOKENS = [
+    (None, "cannot be read (No such file or directory)"),
+    (b"", "does not hold one word; make one with `openssl rand -hex 32`"),
+    (b"two words", "does not hold one word"),
+    (b"two\nlines", "does not hold one word"),
+    (b"\xff", "holds other characters than ASCII"),
+]
+
+
+@pytest.fixture
+def token_file(tmp_path):
+    """Make a file, or only its name where there is no content."""
+
+    def make(content):
+        file = tmp_path / "token"
+        if content is not None:
+            file.write_bytes(content)
+        return file
+
+    return make
+
+
+@pytest.mark.parametrize(("content", "reason"), NO_TOKENS)
+def test_a_file_without_a_token_raises(token_file, content, reason):
+    with pytest.raises(authorization.TokenError, match=re.escape(reason)):
+        authorization.read(token_file(content))
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(("content", "reason"), NO_TOKENS)
+def test_a_file_without_a_token_is_refused(token_file, content, reason):
+    file = token_file(content)
     done = start(PROJECT, f"--token-file={file}")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("service: the token file ")

@@ -111,6 +111,7 @@ def test_a_bad_option_is_refused(folder, option):
     assert "is not a number from 1 to" in done.stderr
 
 
+@pytest.mark.server
 def test_help_tells_every_option_and_its_default():
     said = start(PROJECT, "--help").stdout
     for words in (
