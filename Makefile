@@ -45,8 +45,8 @@ check: lint ## Check style and types, and run the tests that need no run of the 
 test: $(INSTALLED)$(ALL) ## Run the tests that are not slow
 	$(PYTEST) -m "not slow"
 
-test-all: $(INSTALLED)$(ALL) ## Run all tests
-	$(PYTEST)
+test-all: test ## Run these, then the slow ones
+	$(PYTEST) -m slow
 
 bench: $(INSTALLED)$(ALL) ## Measure the service beside others (needs wrk)
 	python -m tests.benchmarks.serving

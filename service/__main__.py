@@ -37,9 +37,9 @@ def main() -> None:
         )
     try:
         token = authorization.read(options.token_file) if options.token_file else None
-        listener = _listen(options.host, options.port)
+        listeners = _listen(options.host, options.port, options.workers)
         with TemporaryDirectory(prefix="mnist-service-") as private:
-            sys.exit(_serve(options, token, Path(private), listener))
+            sys.exit(_serve(options, token, Path(private), listeners))
     except (pin.PinError, authorization.TokenError) as error:
         sys.exit(f"service: {error}")
 
@@ -123,24 +123,33 @@ def _parse_number(least: int, most: int, text: str) -> int:
     return int(text)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """The socket from which all workers take connections."""
+def _listen(host: str, port: int, workers: int) -> list[socket.socket]:
+    """A socket for each worker; Linux spreads connections over them, more evenly than over one.
+
+    This process keeps them open too, so that connections to a worker that dies wait for the next.
+    """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen()
+        different = workers if sys.platform == "linux" else 1
+        probe, *listeners = [socket.socket(family, kind, protocol) for _ in range(1 + different)]
+        with probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)  # fails if anybody listens; the others would share the port
+        for listener in listeners:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(address)
+            listener.listen()
     except OSError as error:
         reason = f"cannot listen on {host}:{port} ({error.strerror})"
         sys.exit(f"service: {reason}; choose another --host or --port")
-    return listener
+    return listeners if different == workers else listeners * workers
 
 
 def _serve(
-    options: argparse.Namespace, token: str | None, private: Path, listener: socket.socket
+    options: argparse.Namespace, token: str | None, private: Path, listeners: list[socket.socket]
 ) -> int:
     """Serve until a signal to end; return the exit status."""
     artifacts, figures = private / ARTIFACTS, private / "metrics"
@@ -172,13 +181,14 @@ def _serve(
     with suppress(ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     told = supervisor.signals()
-    work = partial(_work, options, token, limits, private, os.getpid(), listener)
+    work = partial(_work, options, token, limits, private, os.getpid(), listeners)
     started = supervisor.Workers(work, options.workers)
     watcher.start()
     try:
         return _supervise(started, watcher, told)
     finally:
-        listener.close()
+        for listener in listeners:
+            listener.close()
         started.stop()
 
 
@@ -200,9 +210,13 @@ def _work(
     limits: Limits,
     private: Path,
     parent: int,
-    listener: socket.socket,
+    listeners: list[socket.socket],
+    place: int,
 ) -> None:
-    """What a worker does."""
+    """What the worker in one of the places does."""
+    for listener in listeners:
+        if listener is not listeners[place]:
+            listener.close()  # or it would go on listening after its own worker has stopped
     Thread(target=_end_with, args=(parent, private), daemon=True).start()
     # Imported by now; TensorFlow, which does not survive a fork, is not before it is needed.
     from service import connections
@@ -222,7 +236,7 @@ def _work(
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000)
-    uvloop.run(connections.serve(server, listener, limits.seconds))
+    uvloop.run(connections.serve(server, listeners[place], limits.seconds))
 
 
 def _end_with(parent: int, private: Path) -> None:

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from service.server import COMPLETE, Server
 
 CONNECTIONS = 16384  # of one worker
-BACKLOG = 2048  # connections that wait until a worker accepts them
+BACKLOG = 2048  # connections that wait until their worker accepts them
 HEADERS = 100  # of one request
 HEAD = 1 << 16  # bytes that may come without completing a head or a piece of a body
 

@@ -48,10 +48,10 @@ def signals() -> int:
 
 
 class Workers:
-    def __init__(self, work: Callable[[], None], count: int) -> None:
-        """Start so many processes, each of which does `work` until SIGTERM."""
+    def __init__(self, work: Callable[[int], None], count: int) -> None:
+        """Start so many processes, each of which does `work`, with its place, until SIGTERM."""
         self._work = work
-        self._workers = [start(work) for _ in range(count)]
+        self._workers = [start(work, place) for place in range(count)]
         self._replaced: dict[int, float] = {}  # when, by place
 
     def replace_dead(self) -> bool:
@@ -64,7 +64,7 @@ class Workers:
                 print("service: a worker died again at once", file=sys.stderr, flush=True)
                 return False
             self._replaced[place] = now
-            self._workers[place] = start(self._work)
+            self._workers[place] = start(self._work, place)
         return True
 
     def stop(self) -> None:

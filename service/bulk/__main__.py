@@ -1,49 +1,36 @@
 """Recognise millions of pictures: python -m service.bulk INPUT... --out DIR"""
 
 import argparse
-import logging
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event
 from typing import TYPE_CHECKING
 
 from service import pin
-from service.silence import silence
+from service.bulk import AGAIN, BulkError, pool
 
 if TYPE_CHECKING:
-    from service.bulk.job import Job
+    from service.bulk.job import Result
 
 PART_SIZE = 2000
-# Of Ray: each costs the driver some kilobytes and milliseconds. Where a job has more parts, a task
-# has several of them.
-MOST_TASKS = 10_000
-AGAIN = "the same command goes on with what is missing"
-IN_FLIGHT = 8  # tasks that wait at each worker, which else stands still between two of them
-CONNECT_TIMEOUT = 10  # seconds
-STORE = 100 << 20  # bytes of Ray's object store, which has next to nothing to hold
 
 
 def main() -> None:
+    start = time.monotonic()
     options = _options()
-    missing = [name for name in ("pyarrow", "ray", "tqdm") if find_spec(name) is None]
-    if missing:
-        sys.exit(f"bulk: {', '.join(missing)} not installed; `pip install '.[bulk]'`")
-    from service.bulk.inputs import InputError
-    from service.bulk.job import JobError
-
+    address = os.environ.get("RAY_ADDRESS")
+    _check_extras({"pyarrow": "bulk", "tqdm": "bulk"} | ({"ray": "cluster"} if address else {}))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _run(options)
-    except (pin.PinError, InputError, JobError) as error:
-        sys.exit(f"bulk: {error}")
-    except OSError as error:
+        with _workers(address) as results:
+            _run(options, results, start)
+    except (pin.PinError, BulkError, OSError) as error:
         sys.exit(f"bulk: {error}")
     except KeyboardInterrupt:
         sys.exit(f"bulk: interrupted; {AGAIN}")
@@ -52,10 +39,11 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m service.bulk",
-        description="Recognise the digit of every picture, with exactly the artifact that dvc.lock "
-        "pins, and write Parquet: path, label, probabilities, error, version. A picture that is "
-        "broken is a row with its error. The same command again goes on with what is missing. It "
-        "runs on all cores of this machine, or on the Ray cluster at RAY_ADDRESS.",
+        description="Recognise the digit of every picture with exactly the artifact that dvc.lock "
+        "pins. Write Parquet files with the columns path, label, probabilities, error and version. "
+        "An unreadable picture becomes a row with its error set. Run the same command again to "
+        "make the parts that are missing. The job uses all cores of this machine, or those of the "
+        "Ray cluster at RAY_ADDRESS.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
@@ -70,7 +58,8 @@ def _options() -> argparse.Namespace:
         "--part-size",
         type=int,
         default=PART_SIZE,
-        help="pictures of a part, which is one Parquet file, and is done again if a node dies",
+        help="most pictures in a part. A part is one Parquet file, and is made again if its "
+        "process or node dies",
     )
     parser.add_argument(
         "--column", help="of Parquet that has the pictures; by default image, png, jpg and so on"
@@ -87,11 +76,25 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _run(options: argparse.Namespace) -> None:
+def _check_extras(extras: dict[str, str]) -> None:
+    missing = [name for name in extras if find_spec(name) is None]
+    if missing:
+        wanted = ",".join(sorted({extras[name] for name in missing}))
+        sys.exit(f"bulk: {', '.join(missing)} not installed; run `pip install '.[{wanted}]'`")
+
+
+def _workers(address: str | None) -> AbstractContextManager[pool.Results]:
+    if address:
+        from service.bulk import cluster
+
+        return cluster.joined(address)
+    return pool.running(os.cpu_count() or 1)
+
+
+def _run(options: argparse.Namespace, results: pool.Results, start: float) -> None:
     from service.bulk import places
     from service.bulk.job import Job
 
-    start = time.monotonic()
     pinned = pin.read(options.lock)
     artifact = _artifact(pinned)
     job = Job(
@@ -103,14 +106,15 @@ def _run(options: argparse.Namespace) -> None:
     )
     resumed = job.start()
     done = job.done()
-    parts = [part for part in job.parts() if job.output(part[0]) not in done]
+    tasks = [task for task in job.tasks() if job.output(task.number) not in done]
     if resumed:
         print(
-            f"{len(done):,} of {len(done) + len(parts):,} parts are done; what was added to the "
+            f"{len(done):,} of {len(done) + len(tasks):,} parts are done; what was added to the "
             "inputs since the first run is not among them",
             flush=True,
         )
-    rows, errors, rate = _recognize(job, artifact, parts, len(done)) if parts else (0, 0, 0)
+    made = results(job, artifact, tasks) if tasks else iter(())
+    rows, errors, rate = _followed(made, len(done), len(tasks))
     job.clear()
     print(
         f"{rows:,} pictures, {errors:,} of them with an error, in {time.monotonic() - start:.1f} s "
@@ -127,110 +131,32 @@ def _artifact(pinned: pin.Pin) -> dict[str, bytes]:
         return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
-def _recognize(
-    job: "Job", artifact: dict[str, bytes], parts: list[tuple[int, int, int]], done: int
-) -> tuple[int, int, float]:
-    """Make the outputs of parts.
+def _followed(results: "Iterator[Result]", done: int, left: int) -> tuple[int, int, float]:
+    """Show how far the job is.
 
     Raises:
-        JobError: one cannot be made.
+        BulkError: a part could not be made.
 
     Returns:
-        Their rows, how many of them are errors, and the rows a second since the first worker
-        began.
+        The rows of all results, how many of them are errors, and the rows a second since the first
+        worker began.
     """
-    with _ray() as stopped:
-        import ray
-        from tqdm import tqdm
+    from tqdm import tqdm
 
-        from service.bulk.job import JobError
-        from service.bulk.worker import Worker
-
-        # Not from_arrow, for which Ray starts more processes than for all the rest.
-        items = [dict(zip(("number", "start", "end"), part, strict=True)) for part in parts]
-        tasks = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_TASKS))
-        cores = int(ray.cluster_resources().get("CPU", 1))
-        made = tasks.map_batches(
-            Worker,
-            batch_size=None,
-            fn_constructor_args=(job, artifact),
-            compute=ray.data.ActorPoolStrategy(
-                size=min(cores, len(items)), max_tasks_in_flight_per_actor=IN_FLIGHT
-            ),
-            num_cpus=1,
-        )
-        rows = errors = 0
-        with tqdm(total=done + len(parts), initial=done, unit="part", disable=None) as bar:
-            for number, row in enumerate(made.iter_rows()):
-                now = time.monotonic()
-                if stopped.is_set():
-                    raise KeyboardInterrupt
-                if row["failure"]:
-                    raise JobError(f"{row['failure']}; {AGAIN}")
-                if not number:
-                    began = now - row["seconds"]
-                rows += row["rows"]
-                errors += row["errors"]
-                rate = rows / (now - began)
-                bar.set_postfix_str(f"{rows:,} pictures, {rate:,.0f} a second, {errors:,} errors")
-                bar.update()
+    rows = errors = 0
+    rate = began = 0.0
+    with tqdm(total=done + left, initial=done, unit="part", disable=None) as bar:
+        for result in results:
+            if result.failure:
+                raise BulkError(f"{result.failure}; {AGAIN}")
+            now = time.monotonic()
+            began = began or now - result.seconds
+            rows += result.rows
+            errors += result.errors
+            rate = rows / (now - began)
+            bar.set_postfix_str(f"{rows:,} pictures, {rate:,.0f} a second, {errors:,} errors")
+            bar.update()
     return rows, errors, rate
-
-
-@contextmanager
-def _ray() -> Iterator[Event]:
-    """Start Ray on this machine, or join the cluster at RAY_ADDRESS.
-
-    Yields:
-        What is set once this process was told to end: where that finds Python in a callback of
-        Ray's, the KeyboardInterrupt gets lost.
-
-    Raises:
-        JobError: that was not possible, or what runs there failed.
-    """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    import ray
-    import ray.data
-
-    import service
-    from service.bulk.job import JobError
-
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
-    address = os.environ.get("RAY_ADDRESS")
-    quiet = {"logging_level": "error", "log_to_driver": False}
-    try:
-        with silence():
-            if address:
-                _reach(address)
-                ray.init(address, runtime_env={"py_modules": [service]}, **quiet)
-            else:
-                ray.init("local", include_dashboard=False, object_store_memory=STORE, **quiet)
-    except (OSError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise JobError(f"Ray at {address or 'this machine'} cannot be used: {reason}") from error
-    stopped = Event()
-
-    def stop(*_: object) -> None:
-        stopped.set()
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM):  # in place of Ray's own
-        signal.signal(number, stop)
-    try:
-        yield stopped
-    except ray.exceptions.RayError as error:
-        raise JobError(f"Ray failed: {' '.join(str(error).split())}; {AGAIN}") from error
-    finally:
-        ray.shutdown()
-
-
-def _reach(address: str) -> None:
-    """Raise OSError where nobody listens, for which Ray would wait for minutes without a word."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdecimal():  # and not "auto", for one
-        socket.create_connection((host, int(port)), CONNECT_TIMEOUT).close()
 
 
 if __name__ == "__main__":

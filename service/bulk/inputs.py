@@ -9,13 +9,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from itertools import chain
+from itertools import chain, islice
+from math import ceil
 
 import pyarrow as pa
 from pyarrow import parquet
 from pyarrow.fs import FileType
 
-from service.bulk import places
+from service.bulk import BulkError, places
 from service.images import ImageError
 
 MAX_BYTES = 16 << 20  # of a picture: what the service takes as a request
@@ -34,10 +35,6 @@ DAMAGE = (*(OSError, EOFError, zlib.error, lzma.LZMAError), tarfile.TarError, pa
 Picture = tuple[str, bytes | ImageError]
 
 
-class InputError(Exception):
-    """There is nothing to recognise; the text is the sentence that the user reads."""
-
-
 @dataclass(frozen=True)
 class Part:
     """What is read, recognised and written in one go."""
@@ -47,18 +44,22 @@ class Part:
     groups: list[int] = field(default_factory=list)  # row groups; none if the file tells of none
 
 
-def parts(inputs: Sequence[str], size: int) -> Iterator[Part]:
+def parts(inputs: Sequence[str], size: int, least: int = 1) -> Iterator[Part]:
     """Cut inputs into parts, in an order that is always the same. Only Parquet files are opened.
 
     Args:
         inputs: absolute names of files and folders, or globs of them.
-        size: pictures of a part, but for tar archives, which are one each.
+        size: most files of a part, and about as many rows of Parquet. A tar archive is one part.
+        least: parts to make of few files, so that all cores have some.
 
     Raises:
-        InputError: one of them stands for no file.
+        BulkError: one of them stands for no file.
     """
+    names = chain.from_iterable(map(_files, inputs))
+    first = list(islice(names, size * least))
+    share = ceil(len(first) / least)  # is size, unless the first are all
     pictures: list[str] = []
-    for name in chain.from_iterable(map(_files, inputs)):
+    for name in chain(first, names):
         if TAR.search(name):
             yield Part("tar", [name])
         elif PARQUET.search(name):
@@ -66,7 +67,7 @@ def parts(inputs: Sequence[str], size: int) -> Iterator[Part]:
                 yield Part("parquet", [name], groups)
         else:
             pictures.append(name)
-            if len(pictures) == size:
+            if len(pictures) == share:
                 yield Part("files", pictures)
                 pictures = []
     if pictures:
@@ -107,10 +108,10 @@ def _files(name: str) -> Iterator[str]:
         else:
             files = iter([name] if found != FileType.NotFound else [])
     except (OSError, ValueError) as error:
-        raise InputError(f"{name} cannot be read ({_reason(error)})") from error
+        raise BulkError(f"{name} cannot be read ({_reason(error)})") from error
     first = next(files, None)
     if first is None:
-        raise InputError(f"{name} stands for no file; name files, folders or globs that exist")
+        raise BulkError(f"{name} stands for no file; name files, folders or globs that exist")
     yield first
     yield from files
 

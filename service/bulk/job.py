@@ -4,15 +4,17 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import pyarrow as pa
 from pyarrow import parquet
 from pyarrow.fs import FileSelector, FileType
 
-from service.bulk import inputs, places
+from service.bulk import BulkError, inputs, places
 from service.bulk.inputs import Part
 
 JOB, LIST, PART = "_job.json", "_parts.jsonl", "part-{:07d}.parquet"
+LEAST_PARTS = 32  # of a small job; a part costs half a millisecond
 SCHEMA = pa.schema(
     {
         "path": pa.string(),
@@ -24,8 +26,21 @@ SCHEMA = pa.schema(
 )
 
 
-class JobError(Exception):
-    """The job cannot go on in this folder; the text is the sentence that the user reads."""
+class Task(NamedTuple):
+    """The number of a part, and from which byte to which it is in the list of parts."""
+
+    number: int
+    start: int
+    end: int
+
+
+class Result(NamedTuple):
+    """What making a part came to."""
+
+    rows: int = 0
+    errors: int = 0  # how many of the rows
+    seconds: float = 0
+    failure: str = ""  # why the part could not be made, as a disk that is full
 
 
 @dataclass(frozen=True)
@@ -42,12 +57,12 @@ class Job:
         """Write the list of parts, once; return whether it was there from an earlier run.
 
         Raises:
-            JobError: the folder has another job's output, or none of a job's, or is an input.
-            InputError: nothing is to be recognised.
+            BulkError: the folder has another job's output, or none of a job's, or is an input; or
+                there is nothing to recognise.
         """
         for name in self.inputs:
             if f"{self.out}/".startswith(f"{name}/"):
-                raise JobError(f"{self.out} is inside the input {name}; choose another --out")
+                raise BulkError(f"{self.out} is inside the input {name}; choose another --out")
         system, path = places.locate(self.out)
         system.create_dir(path)
         try:
@@ -55,19 +70,19 @@ class Job:
                 found = json.loads(stream.read())
         except FileNotFoundError:
             if places.entries(self.out):
-                raise JobError(
+                raise BulkError(
                     f"{self.out} is not empty, and no job was started there; choose another --out"
                 ) from None
         else:
             for name, value in self._identity().items():
                 if found.get(name) != value:
-                    raise JobError(
+                    raise BulkError(
                         f"{self.out} has a job with another {name.replace('_', ' ')}: "
                         f"{found.get(name)}, and not {value}; choose another --out, or remove it"
                     )
             return True
         with places.written_whole(f"{self.out}/{LIST}") as stream:
-            for part in inputs.parts(self.inputs, self.part_size):
+            for part in inputs.parts(self.inputs, self.part_size, LEAST_PARTS):
                 stream.write(f"{json.dumps(asdict(part))}\n".encode())
         with places.written_whole(f"{self.out}/{JOB}") as stream:
             stream.write(json.dumps(self._identity(), indent=1).encode())
@@ -78,19 +93,19 @@ class Job:
         del fields["out"]  # it may be moved
         return fields
 
-    def parts(self) -> Iterator[tuple[int, int, int]]:
-        """The number of each part, and from where to where it is in the list."""
+    def tasks(self) -> Iterator[Task]:
+        """All parts, whether they are done or not."""
         system, path = places.locate(f"{self.out}/{LIST}")
         with system.open_input_stream(path) as stream:
             start = 0
             for number, line in enumerate(io.BufferedReader(stream, 1 << 20)):
-                yield number, start, start + len(line)
+                yield Task(number, start, start + len(line))
                 start += len(line)
 
-    def part(self, start: int, end: int) -> Part:
+    def part(self, task: Task) -> Part:
         system, path = places.locate(f"{self.out}/{LIST}")
         with system.open_input_file(path) as stream:
-            return Part(**json.loads(stream.read_at(end - start, start)))
+            return Part(**json.loads(stream.read_at(task.end - task.start, task.start)))
 
     def output(self, number: int) -> str:
         return f"{self.out}/{PART.format(number)}"

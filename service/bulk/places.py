@@ -63,7 +63,7 @@ def entries(folder: str) -> list[Entry]:
             if not info.base_name.startswith(HIDDEN)
         ]
     else:
-        # pyarrow would ask for the size of each file, which takes longer than all else here.
+        # pyarrow follows links, and cannot list a folder with a name that is not UTF-8.
         with os.scandir(folder) as found:
             listed = [
                 Entry(entry.path, entry.is_dir(follow_symlinks=False))

@@ -1,0 +1,259 @@
+"""What the tests of bulk recognition share: jobs as commands, and thousands of pictures."""
+
+import io
+import secrets
+import subprocess
+import sys
+import tarfile
+import time
+from contextlib import ExitStack, contextmanager
+from tempfile import TemporaryDirectory, TemporaryFile
+
+import pytest
+import requests
+from pyarrow import parquet
+
+from service import pin
+from service.bulk import inputs
+from service.bulk.job import Job
+from tests.conftest import ENVIRONMENT, free_port
+
+TIMEOUT = 120  # seconds
+# For tests that use the cluster: one test process runs all of them.
+CLUSTER = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+COPIES = 24  # of the 500 images, so that there is a middle of the job to kill something in
+PART_SIZE = 50
+PARTS = COPIES * 500 // PART_SIZE
+BROKEN = {
+    "empty.png": b"",
+    "text.png": b"no picture",
+    "blank.gif": bytes.fromhex(
+        "47494638376101000100800000ffffff0000002c000000000100010000020144003b"
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def many(png_files, tmp_path_factory):
+    """A folder of thousands of pictures."""
+    folder = tmp_path_factory.mktemp("many")
+    for copy in range(COPIES):
+        (folder / str(copy)).mkdir()
+        for file in png_files:
+            (folder / str(copy) / file.name).hardlink_to(file)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def files_of_artifact(repository):
+    """The files of the artifact of `repository`, by their paths."""
+    folder = pin.read(repository.path / "dvc.lock").folder
+    return {
+        file.relative_to(folder).as_posix(): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+@pytest.fixture
+def one_part(version, tmp_path, monkeypatch):
+    """What starts a job of one part; the job and the task."""
+
+    def start(part):
+        monkeypatch.setattr(inputs, "parts", lambda *_: iter([part]))
+        started = Job(str(tmp_path / "out"), part.names, 1000, None, version)
+        started.start()
+        (task,) = started.tasks()
+        return started, task
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def endpoint():
+    """An empty bucket named `bucket` in a server that speaks S3; the environment to reach it."""
+    port = free_port()
+    with TemporaryFile() as output:
+        process = subprocess.Popen(
+            ["moto_server", f"--port={port}"], env=ENVIRONMENT, stdout=output, stderr=output
+        )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            wait_for(lambda: reached(f"{url}/moto-api/"))
+            requests.put(f"{url}/bucket", timeout=TIMEOUT).raise_for_status()
+            yield {
+                "AWS_ENDPOINT_URL": url,
+                "AWS_ACCESS_KEY_ID": "test",
+                "AWS_SECRET_ACCESS_KEY": "test",
+                "AWS_DEFAULT_REGION": "us-east-1",
+            }
+        finally:
+            process.terminate()
+            process.wait(TIMEOUT)
+
+
+@pytest.fixture(scope="session")
+def cluster(endpoint):
+    """What starts a node, and the environment in which a job runs on the cluster."""
+    port = free_port()
+    environment = {
+        **ENVIRONMENT,
+        **endpoint,
+        "RAY_ADDRESS": f"127.0.0.1:{port}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Of the head: it takes a node for dead after two seconds.
+        "RAY_health_check_period_ms": "500",
+        "RAY_health_check_failure_threshold": "3",
+    }
+    with ExitStack() as nodes, TemporaryDirectory(prefix="ray-") as folder:
+
+        def start(*options):
+            return nodes.enter_context(running_node(environment, *options))
+
+        start(
+            *("--head", f"--port={port}", f"--ray-client-server-port={free_port()}"),
+            *("--num-cpus=0", "--include-dashboard=false", f"--temp-dir={folder}"),
+        )
+        start(f"--address=127.0.0.1:{port}", "--num-cpus=1")
+        yield environment, start
+
+
+@contextmanager
+def running_node(environment, *options):
+    """A node of Ray: the id of its first process, which is that of its session."""
+    with TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            [
+                *("ray", "start", "--block", "--node-ip-address=127.0.0.1"),
+                *("--object-store-memory=80000000", *options),
+            ],
+            # Nodes must not find the program by the folder that they were started in.
+            cwd="/",
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+        def said():
+            output.seek(0)
+            return output.read()
+
+        try:
+            wait_for(lambda: process.poll() is not None or "Ray runtime started" in said())
+            assert process.poll() is None, said()
+            yield process.pid
+        finally:
+            kill(process.pid)
+            process.wait(TIMEOUT)
+
+
+@pytest.fixture(params=["pool", pytest.param("cluster", marks=CLUSTER)])
+def environment(request, endpoint):
+    """The environment in which a job runs on this machine, and on the cluster."""
+    if request.param == "cluster":
+        environment, _ = request.getfixturevalue("cluster")
+        return environment
+    return {**ENVIRONMENT, **endpoint}
+
+
+def reached(url):
+    try:
+        return requests.get(url, timeout=TIMEOUT).ok
+    except requests.ConnectionError:
+        return False
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + TIMEOUT
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.01)
+    return found
+
+
+def kill(session):
+    """Every process of a session, at once."""
+    subprocess.run(["pkill", "--signal=KILL", f"--session={session}"], check=False)
+
+
+def processes(session):
+    """The command of each process of a session, by its id; zombies do not count."""
+    command = ["ps", "-ww", "--sid", str(session), "-o", "pid=,stat=,args="]
+    output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    found = (line.split(maxsplit=2) for line in output.splitlines())
+    return {int(pid): args for pid, stat, args in found if not stat.startswith("Z")}
+
+
+def workers(session):
+    """The processes of a session that make parts."""
+    return [pid for pid, args in processes(session).items() if "spawn_main" in args]
+
+
+def start_bulk(folder, environment, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "service.bulk", *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def end(process, status=0):
+    """Wait until a job ends by itself; return what it printed."""
+    try:
+        output, _ = process.communicate(timeout=TIMEOUT)
+        # A helper of multiprocessing sees a moment later that the driver has ended.
+        wait_for(lambda: not processes(process.pid))
+    finally:
+        kill(process.pid)
+    assert process.returncode == status, output
+    assert "Traceback" not in output
+    return output
+
+
+def run_bulk(folder, environment, *arguments, status=0):
+    """Run a job to its end; return what it printed."""
+    return end(start_bulk(folder, environment, *arguments), status)
+
+
+def parts_of(out):
+    return list(out.glob("part-*"))
+
+
+def rows_of(out):
+    return parquet.read_table(out).to_pylist()
+
+
+def check_many(out, many, predictions):
+    """Each picture of `many` has exactly one row, with the right label."""
+    rows = rows_of(out)
+    found = {row["path"]: row["label"] for row in rows}
+    assert len(rows) == len(found)
+    assert found == {
+        str(many / str(copy) / f"{number}.png"): label
+        for copy in range(COPIES)
+        for number, label in enumerate(predictions)
+    }
+    assert not list(out.glob("_part-*"))
+
+
+def tar_of(files, mode="w"):
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as archive:
+        for file in files:
+            archive.add(file, file.name)
+    return stream.getvalue()
+
+
+def parts(*names, size=1000, least=1):
+    return list(inputs.parts([str(name) for name in names], size, least))
+
+
+def pictures(*names, column=None):
+    return [picture for part in parts(*names) for picture in inputs.pictures(part, column)]

@@ -1,0 +1,110 @@
+"""On a real Ray cluster of processes on loopback: a head without cores, and nodes of one core."""
+
+import os
+import signal
+
+from tests.bulk.conftest import (
+    CLUSTER,
+    PART_SIZE,
+    PARTS,
+    TIMEOUT,
+    check_many,
+    end,
+    kill,
+    parts_of,
+    processes,
+    run_bulk,
+    start_bulk,
+    wait_for,
+    workers,
+)
+from tests.conftest import ENVIRONMENT, free_port
+
+pytestmark = CLUSTER
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once(repository, png_files, tmp_path):
+    address = f"127.0.0.1:{free_port()}"
+    environment = ENVIRONMENT | {"RAY_ADDRESS": address}
+    out = tmp_path / "out"
+    said = run_bulk(repository.path, environment, png_files[0], f"--out={out}", status=1)
+    assert said.startswith(f"bulk: Ray at {address} cannot be used: ")
+    assert said.count("\n") == 1
+    assert not parts_of(out)
+
+
+def test_when_a_node_dies_no_row_is_lost_or_doubled(
+    cluster, repository, many, predictions, tmp_path
+):
+    environment, start = cluster
+    victim = start(f"--address={environment['RAY_ADDRESS']}", "--num-cpus=1")
+    process = start_bulk(
+        repository.path, environment, many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"
+    )
+    try:
+        wait_for(lambda: len(parts_of(tmp_path)) > 20 and workers(victim))
+        kill(victim)
+        done = len(parts_of(tmp_path))
+        said, _ = process.communicate(timeout=TIMEOUT)
+    finally:
+        kill(process.pid)
+    assert process.returncode == 0, said
+    assert done < PARTS
+    check_many(tmp_path, many, predictions)
+
+
+def test_when_worker_processes_are_killed_no_row_is_lost_or_doubled(
+    cluster, repository, many, predictions, tmp_path
+):
+    environment, start = cluster
+    node = start(f"--address={environment['RAY_ADDRESS']}", "--num-cpus=1")
+    process = start_bulk(
+        repository.path, environment, many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"
+    )
+    for done in (10, 60):
+        wait_for(lambda: len(parts_of(tmp_path)) > done)  # noqa: B023  # it is called at once
+        os.kill(wait_for(lambda: workers(node))[0], signal.SIGKILL)
+    end(process)
+    check_many(tmp_path, many, predictions)
+
+
+def test_a_killed_driver_leaves_no_worker_process(cluster, repository, many, tmp_path):
+    environment, start = cluster
+    node = start(f"--address={environment['RAY_ADDRESS']}", "--num-cpus=1")
+    process = start_bulk(
+        repository.path, environment, many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"
+    )
+    try:
+        wait_for(lambda: len(parts_of(tmp_path)) > 3 and workers(node))
+        process.kill()
+        process.wait(TIMEOUT)
+        wait_for(lambda: not workers(node))
+    finally:
+        kill(process.pid)
+        process.stdout.close()
+    assert len(parts_of(tmp_path)) < PARTS
+
+
+def test_a_job_that_was_killed_goes_on_and_does_nothing_twice(
+    cluster, repository, many, predictions, tmp_path
+):
+    environment, _ = cluster
+    out = tmp_path / "out"
+    command = [many, f"--out={out}", f"--part-size={PART_SIZE}"]
+    process = start_bulk(repository.path, ENVIRONMENT, *command)  # on this machine
+    try:
+        wait_for(lambda: len(parts_of(out)) > 3)
+        process.kill()
+        process.wait(TIMEOUT)
+        wait_for(lambda: not processes(process.pid))
+    finally:
+        kill(process.pid)
+        process.stdout.close()
+    done = {part: part.stat() for part in parts_of(out)}
+    assert len(done) < PARTS
+    said = run_bulk(repository.path, environment, *command)  # on the cluster
+    assert said.startswith(f"{len(done)} of {PARTS} parts are done")
+    for part, stat in done.items():
+        now = part.stat()
+        assert (now.st_ino, now.st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
+    check_many(out, many, predictions)
