@@ -10,6 +10,7 @@ import re
 import struct
 import sys
 import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,12 @@ def progressive(scans):
     return content[:-2] + last * scans + content[-2:]
 
 
+@cache
+def zeros():
+    """A compressed GiB, of one megabyte."""
+    return zlib.compress(bytes(1 << 30), 9)
+
+
 def rows(text):
     return b'{"instances":[%b]}' % text
 
@@ -127,7 +134,6 @@ def tensor(datatype="UINT8", **rest):
 
 
 PNG = encoded(stroke(28), "PNG")
-ZEROS = zlib.compress(bytes(1 << 30), 9)  # one megabyte of it
 CUT = "damaged or cut off"
 LISTS = "more than 33,000 lists and objects"
 
@@ -148,10 +154,10 @@ PICTURES = {
         encoded(Image.new("1", (9999, 9999)), "TIFF", compression="group4"),
         "not an",
     ),
-    "more pixels than a PNG file says": lambda: (png((b"IDAT", ZEROS)), "No digit was found"),
-    "a text of 1 GiB": lambda: (png((b"zTXt", b"a\0\0" + ZEROS)), CUT),
-    "an international text of 1 GiB": lambda: (png((b"iTXt", b"a\0\1\0\0\0" + ZEROS)), CUT),
-    "a colour profile of 1 GiB": lambda: (png((b"iCCP", b"a\0\0" + ZEROS)), CUT),
+    "more pixels than a PNG file says": lambda: (png((b"IDAT", zeros())), "No digit was found"),
+    "a text of 1 GiB": lambda: (png((b"zTXt", b"a\0\0" + zeros())), CUT),
+    "an international text of 1 GiB": lambda: (png((b"iTXt", b"a\0\1\0\0\0" + zeros())), CUT),
+    "a colour profile of 1 GiB": lambda: (png((b"iCCP", b"a\0\0" + zeros())), CUT),
     "thousands of texts": lambda: (
         png(*[(b"zTXt", b"a\0\0" + zlib.compress(bytes(MIB), 9))] * 8000),
         "Too much memory used in text chunks",

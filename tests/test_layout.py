@@ -5,8 +5,11 @@ import pytest
 from tests.conftest import PROJECT
 
 
-@pytest.mark.parametrize("folder", ["service", "stages"])
-def test_every_module_has_its_tests(folder):
+@pytest.mark.parametrize(
+    ("folder", "tests"),
+    [("service", "tests"), ("service/bulk", "tests/bulk"), ("stages", "tests")],
+)
+def test_every_module_has_its_tests(folder, tests):
     modules = {file.stem for file in (PROJECT / folder).glob("*.py")} - {"__init__"}
     names = {"command" if module == "__main__" else module for module in modules}
-    assert {name for name in names if not (PROJECT / f"tests/test_{name}.py").exists()} == set()
+    assert names <= {file.stem.removeprefix("test_") for file in (PROJECT / tests).glob("*.py")}

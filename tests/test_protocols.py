@@ -182,7 +182,7 @@ def damaged(value, draw):
             case "double":
                 holder[f"{key}s"] = holder[key]
             case "replace":
-                holder[key] = draw(st.sampled_from(JUNK))
+                holder[key] = copy.deepcopy(draw(st.sampled_from(JUNK)))
     return value
 
 
