@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from service import pin
 from service.bulk import AGAIN, BulkError, pool
+from service.supervisor import STOPPING
 
 if TYPE_CHECKING:
     from service.bulk.job import Result
@@ -26,7 +27,8 @@ def main() -> None:
     options = _options()
     address = os.environ.get("RAY_ADDRESS")
     _check_extras({"pyarrow": "bulk", "tqdm": "bulk"} | ({"ray": "cluster"} if address else {}))
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in STOPPING:  # SIGINT too, which shells let their background commands ignore
+        signal.signal(number, signal.default_int_handler)
     try:
         with _workers(address) as results:
             _run(options, results, start)
