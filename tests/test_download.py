@@ -7,9 +7,10 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from tenacity import wait_none
 
 from stages import idx
-from stages.download import download
+from stages.download import _verified, download
 from stages.stage import StageError
 from tests.conftest import MNIST, program
 
@@ -52,6 +53,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *arguments):
         pass
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    """Try again at once; the pauses are in test_mirrors.py."""
+    monkeypatch.setattr(_verified.retry, "wait", wait_none())
 
 
 @pytest.fixture

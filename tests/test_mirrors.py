@@ -29,17 +29,18 @@ def test_all_reasons_are_given_when_every_mirror_fails():
         mirrors.try_in_order(["a", "b"], attempt, "no mirror")
 
 
-def test_only_what_may_pass_is_tried_again():
-    for error, tries in ((MirrorError, 1), (TransientError, 3)):
-        tried: list[int] = []
+@pytest.mark.parametrize(("error", "pauses"), [(MirrorError, []), (TransientError, [0.5, 1.0])])
+def test_only_what_may_pass_is_tried_again(error, pauses):
+    paused: list[float] = []
 
-        def attempt(error=error, tried=tried):
-            tried.append(1)
-            raise error("broken")
+    def attempt():
+        raise error("broken")
 
-        with pytest.raises(error):
-            mirrors.retrying(attempt)()
-        assert len(tried) == tries
+    retried = mirrors.retrying(attempt)
+    retried.retry.sleep = paused.append
+    with pytest.raises(error):
+        retried()
+    assert paused == pauses
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
