@@ -1,6 +1,6 @@
 """HTTP as uvicorn speaks it, with bounds on what a client may send and how long it may take.
 
-Those of bodies are the application's; here are those of heads and of connections.
+The application bounds bodies; this module bounds heads and connections.
 """
 
 import asyncio
@@ -66,10 +66,10 @@ class Connection(HttpToolsProtocol):
 
 
 def _plain(data: bytes) -> bytes:
-    """The beginning of a request, changed where httptools would take it amiss.
+    """Rewrite the first bytes of a request if httptools would misread them.
 
-    It refuses targets that are not in ASCII, and leaves out the body where a client offers to go on
-    in another protocol.
+    httptools refuses targets that are not ASCII, and drops the body of a request that offers to
+    upgrade to another protocol. A head that arrives in several pieces is not rewritten.
     """
     end = data.find(b"\r\n\r\n")
     head = data[:end] if end >= 0 else data

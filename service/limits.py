@@ -33,7 +33,7 @@ class LongRequestError(BaseException):
 
 
 class ClientClosedRequest(HTTPException):
-    """Nobody reads the answer; 499 is nginx's status for it, and stands in the log only."""
+    """The client has left. Only the log and the metrics show this status, which is nginx's."""
 
     code = 499
     description = "The client closed the connection before it had an answer."

@@ -55,7 +55,11 @@ class Workers:
         self._replaced: dict[int, float] = {}  # when, by place
 
     def replace_dead(self) -> bool:
-        """Replace each that has died; return whether that helps, as none has just been replaced."""
+        """Replace the workers that have died.
+
+        Returns:
+            False if one died within `AGAIN` seconds of its start as a replacement.
+        """
         for place, worker in enumerate(self._workers):
             if worker.exitcode is None:
                 continue

@@ -1,4 +1,4 @@
-"""Many clients at once, slow ones and rude ones."""
+"""Many clients at once; slow clients, and clients that disconnect."""
 
 import json
 import resource
