@@ -236,7 +236,7 @@ def _work(
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000)
-    uvloop.run(connections.serve(server, listeners[place], limits.seconds))
+    uvloop.run(connections.serve(server, listeners[place]))
 
 
 def _end_with(parent: int, private: Path) -> None:

@@ -8,6 +8,7 @@ from service import limits
 from service.answers import answer
 from service.images import ImageError
 
+FAILED = "The service failed on this request; its log says why."
 LONGEST = 1000  # characters of a sentence; some repeat what was sent
 
 
@@ -33,7 +34,7 @@ def _image_error(error: ImageError) -> Response:
 
 def _failure(error: Exception) -> Response:
     current_app.logger.exception("%s %s failed", request.method, request.path)
-    return answer({"error": "The service failed on this request; its log says why."}, 500)
+    return answer({"error": FAILED}, 500)
 
 
 def _sentence(error: HTTPException) -> str:

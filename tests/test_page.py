@@ -33,6 +33,8 @@ def arc(x: float, y: float, width: float, height: float, start: int, end: int) -
     return [(x + width * math.cos(turn), y + height * math.sin(turn)) for turn in turns]
 
 
+expect.set_options(timeout=30_000)  # milliseconds; a browser starves beside a training
+
 DIGITS: list[Strokes] = [
     [arc(0.5, 0.5, 0.21, 0.34, -90, -450)],
     [[(0.52, 0.16), (0.5, 0.5), (0.48, 0.84)]],

@@ -17,12 +17,11 @@ from pathlib import Path
 
 import atheris
 import orjson
-from uvicorn._types import HTTPScope
 
 from tests import fuzz
 
 with atheris.instrument_imports(include=["service", "PIL", "multipart", "werkzeug", "flask"]):
-    from service import open_inference, server, shortcut
+    from service import connections, open_inference, server, shortcut
     from service.limits import Limits
     from service.model import Model
 
@@ -66,22 +65,18 @@ def target(content: bytes) -> None:
 
 def _environ(path: str, query: str, headers: dict[str, str], body: bytes) -> dict[str, object]:
     """As of a request that has been read."""
-    scope: HTTPScope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": query.encode(),
-        "root_path": "",
-        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
-        "client": ("127.0.0.1", 9),
-        "server": ("127.0.0.1", 8080),
+    return {
+        **connections.BASE,
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": path.encode().decode("latin-1"),
+        "QUERY_STRING": query.encode().decode("latin-1"),
+        "SERVER_NAME": "127.0.0.1",
+        "SERVER_PORT": "8080",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        **{connections._key(name.encode()): value for name, value in headers.items()},
+        "wsgi.input": BytesIO(body),
+        "CONTENT_LENGTH": str(len(body)),
     }
-    read = {"wsgi.input": BytesIO(body), "CONTENT_LENGTH": str(len(body))}
-    return server._environ(scope) | read
 
 
 def seeds() -> Iterator[bytes]:
