@@ -34,7 +34,7 @@ repro: $(INSTALLED)$(PIPELINE) ## Make the model: download, train, evaluate, exp
 	dvc repro
 
 verify: $(INSTALLED)$(PIPELINE) ## Hash every file that dvc.lock names (DVC itself trusts times and sizes)
-	python -m stages.verify
+	python -m stages.commands.verify
 
 serve: data/model $(INSTALLED)$(SERVICE) ## Serve the model that dvc.lock pins, on http://127.0.0.1:8080
 	python -m service

@@ -23,12 +23,13 @@ def create_app(lock: str | Path = "dvc.lock", engine: str = "litert") -> "Flask"
         engine: what computes, `litert` or `tensorflow`.
 
     Raises:
-        service.pin.PinError: there is no such artifact.
+        service.recognition.pin.PinError: there is no such artifact.
     """
-    # Imported here so that the pipeline can use service.images without Flask.
-    from service import app, pin
-    from service.limits import Limits
-    from service.model import Model
+    # Imported here so that the pipeline can use service.recognition.images without Flask.
+    from service.api import app
+    from service.api.limits import Limits
+    from service.recognition import pin
+    from service.served_model import Model
 
     pinned = pin.read(Path(lock))
     with TemporaryDirectory(prefix="mnist-model-") as private:

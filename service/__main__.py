@@ -21,9 +21,11 @@ from threading import Thread
 import cv2
 import uvloop
 
-from service import authorization, log, pin, published, recognizer, supervisor
-from service.limits import Limits
-from service.watch import Watcher
+from service import access_log, metrics, reload, supervisor
+from service.api import auth
+from service.api.limits import Limits
+from service.recognition import engines, pin
+from service.reload import Watcher
 
 ARTIFACTS = "artifacts"  # in the private folder of a running service
 
@@ -36,11 +38,11 @@ def main() -> None:
             "`pip install tensorflow-cpu`, or use --engine litert"
         )
     try:
-        token = authorization.read(options.token_file) if options.token_file else None
+        token = auth.read(options.token_file) if options.token_file else None
         listeners = _listen(options.host, options.port, options.workers)
         with TemporaryDirectory(prefix="mnist-service-") as private:
             sys.exit(_serve(options, token, Path(private), listeners))
-    except (pin.PinError, authorization.TokenError) as error:
+    except (pin.PinError, auth.TokenError) as error:
         sys.exit(f"service: {error}")
 
 
@@ -97,12 +99,15 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--engine",
-        choices=recognizer.ENGINES,
+        choices=engines.ENGINES,
         default="litert",
         help="what computes: litert is quicker and smaller; tensorflow has to be installed",
     )
     parser.add_argument(
-        "--log-format", choices=log.FORMATS, default="text", help="of the line for each request"
+        "--log-format",
+        choices=access_log.FORMATS,
+        default="text",
+        help="of the line for each request",
     )
     parser.add_argument(
         "--lock",
@@ -164,7 +169,8 @@ def _serve(
     # One request is one core's work: more threads of TensorFlow, or below of OpenCV, only get in
     # each other's way.
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(figures)  # for service.prometheus
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # shows TensorFlow's errors only
+    os.environ[metrics.FOLDER] = str(figures)
     # Now, and not in the workers: one that replaces another later has the same code, even if the
     # files have changed meanwhile.
     import_module("service.connections")
@@ -220,16 +226,16 @@ def _work(
     Thread(target=_end_with, args=(parent, private), daemon=True).start()
     # Imported by now; TensorFlow, which does not survive a fork, is not before it is needed.
     from service import connections
-    from service.model import Model
+    from service.served_model import Model
     from service.server import Server
 
     artifacts = private / ARTIFACTS
-    now = published.available(published.read(artifacts))
+    now = reload.available(reload.published(artifacts))
     model = Model(Path(now.folder), now.version, options.engine)
     server = Server(model, artifacts, limits, token, options.log_format)
     cv2.setNumThreads(1)
-    # For the whole process: to ignore warnings for a while, as `service.images` does, is not safe
-    # while two threads do so.
+    # For the whole process: to ignore warnings for a while, as `recognition.images` does, is not
+    # safe while two threads do so.
     warnings.simplefilter("ignore")
     # What is loaded stays: the garbage collector need not look through it again and again, nor
     # look for cycles after every few requests, which make none.

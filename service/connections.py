@@ -27,8 +27,8 @@ from werkzeug.exceptions import (
     RequestTimeout,
 )
 
-from service import prometheus, supervisor
-from service.limits import REFUSAL
+from service import metrics, supervisor
+from service.api.limits import REFUSAL
 from service.server import Answer, Server
 
 CONNECTIONS = 16384  # of one worker
@@ -71,6 +71,7 @@ class Connections:
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self.in_flight = metrics.current().in_flight
         self.open: set[Connection] = set()
         self.stopping = False
         self.date = formatdate(usegmt=True)  # of the answers
@@ -123,7 +124,7 @@ class Connection(asyncio.Protocol):
         self._shared.open.discard(self)
         self.left.set_result(None)
         if self._phase is Phase.BODY:
-            prometheus.IN_FLIGHT.dec()
+            self._shared.in_flight.dec()
         del self._parser  # which has this connection
 
     def data_received(self, data: bytes) -> None:
@@ -155,7 +156,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, answer: Answer) -> None:
         """Send the answer to the request that the server has got, and wait for the next."""
-        prometheus.IN_FLIGHT.dec()
+        self._shared.in_flight.dec()
         if self._transport.is_closing():
             self._phase = Phase.CLOSE
             return
@@ -224,7 +225,7 @@ class Connection(asyncio.Protocol):
         else:
             self._phase = Phase.BODY
             self._expected = sys.maxsize if chunked else length
-            prometheus.IN_FLIGHT.inc()
+            self._shared.in_flight.inc()
             if "100-continue" in environ.get("HTTP_EXPECT", "").lower() and not self._data:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -303,7 +304,7 @@ class Connection(asyncio.Protocol):
     def _give(self, length: int) -> None:
         """Give a request to the server: it is whole, or no more of it is read."""
         if self._phase is Phase.HEAD:
-            prometheus.IN_FLIGHT.inc()
+            self._shared.in_flight.inc()
         self._phase = Phase.ANSWER
         self.deadline = math.inf
         self._body.seek(0)

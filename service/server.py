@@ -20,10 +20,19 @@ from wsgiref.types import WSGIEnvironment
 
 from werkzeug.exceptions import ServiceUnavailable
 
-from service import app, authorization, errors, log
-from service.answers import TYPE, dumps
-from service.limits import LEFT, ON_LOOP, REFUSAL, SHORT_BODY, Limits, LongRequestError, out_of_time
-from service.model import Model
+from service import access_log
+from service.api import app, auth, errors
+from service.api.limits import (
+    LEFT,
+    ON_LOOP,
+    REFUSAL,
+    SHORT_BODY,
+    Limits,
+    LongRequestError,
+    out_of_time,
+)
+from service.api.responses import TYPE, dumps
+from service.served_model import Model
 
 # glibc keeps what each thread has freed, up to some hundred MiB, unless it is asked not to.
 MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
@@ -67,11 +76,11 @@ class Server:
     def allows(self, environ: WSGIEnvironment) -> bool:
         """Whether a request has the token, if it needs one."""
         header = environ.get("HTTP_AUTHORIZATION")
-        return authorization.allows(self._token, environ["PATH_INFO"], header)
+        return auth.allows(self._token, environ["PATH_INFO"], header)
 
     def receive(self, environ: WSGIEnvironment, client: Client) -> None:
         """Answer a request: call `client.send` once, now or later."""
-        environ[log.ARRIVED] = perf_counter()
+        environ[access_log.ARRIVED] = perf_counter()
         loop = asyncio.get_running_loop()
         # Only what costs work has to wait: health and metrics answer under any load.
         if environ["REQUEST_METHOD"] != "POST":
@@ -110,7 +119,7 @@ class Server:
     async def _wait_for_thread(self, environ: WSGIEnvironment, client: Client) -> None:
         job = self._thread.submit(self._answer, environ)
         answered = asyncio.wrap_future(job)
-        time_left = self.limits.seconds - log.seconds(environ)
+        time_left = self.limits.seconds - access_log.seconds(environ)
         either: list[asyncio.Future[Any]] = [answered, client.left]
         await asyncio.wait(either, timeout=time_left, return_when=asyncio.FIRST_COMPLETED)
         if client.left.done():

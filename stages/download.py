@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stages import params
-from stages.mirrors import (
+from stages.common import params
+from stages.common.mirrors import (
     MirrorError,
     from_file,
     from_url,
@@ -22,7 +22,7 @@ from stages.mirrors import (
     retrying,
     try_in_order,
 )
-from stages.stage import run, whole_folder
+from stages.common.runner import atomic_directory
 
 FOLDER = Path("data/idx")
 
@@ -89,9 +89,5 @@ def _one_of(plain: Path, compressed: Path) -> Path:
 
 def main() -> None:
     data = params.load().data
-    with whole_folder(FOLDER) as folder:
+    with atomic_directory(FOLDER) as folder:
         download(data.idx.mirrors, data.idx.sha256, data.timeout, folder)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from stages import corruptions, idx, metrics, network, params
-from stages.stage import StageError, run, whole_folder
+from stages.common import idx, image_corruptions, metrics, network, params
+from stages.common.runner import StageError, atomic_directory
 
 FOLDER = Path("data/evaluation")
 METRICS, PREDICTIONS, MISTAKES = "metrics.json", "predictions.csv", "mistakes.png"
@@ -122,13 +122,13 @@ def main() -> None:
     seen = network.probabilities(model, images)
     robustness = {
         name: metrics.accuracy(network.probabilities(model, bad), labels)
-        for name, bad in corruptions.corrupted(images).items()
+        for name, bad in image_corruptions.corrupted(images).items()
     }
     classes, rejected = chosen.data.classes, chosen.evaluate.rejected_labels
     figures = evaluate(seen, labels, classes, rejected, robustness)
     figures["parameters"] = model.count_params()
     figures["multiply_adds"] = network.multiply_adds(model)
-    with whole_folder(FOLDER) as folder:
+    with atomic_directory(FOLDER) as folder:
         (folder / METRICS).write_text(json.dumps(figures, indent=2) + "\n")
         answers = zip(labels.tolist(), seen.argmax(1).tolist(), strict=True)
         _write_table(folder / PREDICTIONS, ("label", "prediction"), answers)
@@ -140,7 +140,3 @@ def main() -> None:
     print(
         f"{figures['accuracy']:.2%} of {len(labels):,} test images right, {figures['errors']} wrong"
     )
-
-
-if __name__ == "__main__":
-    run(main)

@@ -18,18 +18,17 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
-from service.quiet import tf
-
 import keras
 import numpy as np
+import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from service import images, recognizer
-from service.silence import silence
-from stages import evaluate, network, params
-from stages.card import card
-from stages.stage import StageError, run, whole_folder, write_whole
+from service.recognition import engines, images
+from stages import evaluate
+from stages.common import network, params
+from stages.common.model_card import model_card
+from stages.common.runner import StageError, atomic_directory, write_atomically
 
 PNG = Path("data/png/testing")
 CARD = Path("data/model_card.md")
@@ -73,9 +72,9 @@ def export_artifact(model: keras.Model, folder: Path) -> None:
     and the maps of saved_model.pb in any order; so one is removed and the other written again.
     """
     module = Artifact(model)
-    signatures = {recognizer.SIGNATURE: module.recognize, "recognize_png": module.recognize_png}
+    signatures = {engines.SIGNATURE: module.recognize, "recognize_png": module.recognize_png}
     tf.saved_model.save(module, str(folder), signatures)
-    _convert(folder, folder / recognizer.FLATBUFFER)
+    _convert(folder, folder / engines.FLATBUFFER)
     (folder / "fingerprint.pb").unlink()
     (folder / "assets").rmdir()  # empty, and so nothing that DVC would bring back
     file = folder / "saved_model.pb"
@@ -86,11 +85,10 @@ def export_artifact(model: keras.Model, folder: Path) -> None:
 def _convert(saved_model: Path, file: Path) -> None:
     """Write `serving_default` as a flatbuffer for LiteRT, in float32."""
     loaded = tf.saved_model.load(str(saved_model))
-    function = loaded.signatures[recognizer.SIGNATURE]
+    function = loaded.signatures[engines.SIGNATURE]
     # Not `from_saved_model`: what that makes of this network answers NaN.
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], loaded)
-    with silence():
-        flatbuffer = converter.convert()
+    flatbuffer = converter.convert()
     file.parent.mkdir()
     file.write_bytes(flatbuffer)
 
@@ -139,11 +137,11 @@ def check(artifact: Path, graph: Path, png: Path, predictions: Path) -> int:
         raise StageError(f"{missing} is missing; run `dvc repro png`")
     pictures = np.stack([images.decode(file.read_bytes()) for file in files])
     expected = np.array([int(row["prediction"]) for row in rows])
-    labels, probabilities = recognizer.load(artifact, "tensorflow").recognize(pictures)
-    lite_labels, lite_probabilities = recognizer.load(artifact, "litert").recognize(pictures)
+    labels, probabilities = engines.load(artifact, "tensorflow").recognize(pictures)
+    lite_labels, lite_probabilities = engines.load(artifact, "litert").recognize(pictures)
     for export, answers in (
         (artifact, labels),
-        (artifact / recognizer.FLATBUFFER, lite_labels),
+        (artifact / engines.FLATBUFFER, lite_labels),
         (graph, _infer(graph, pictures)),
     ):
         if (answers != expected).any():
@@ -155,7 +153,7 @@ def check(artifact: Path, graph: Path, png: Path, predictions: Path) -> int:
     differences = np.abs(lite_probabilities - probabilities).max(1)
     if differences.max() > TOLERANCE:
         raise StageError(
-            f"{artifact / recognizer.FLATBUFFER} differs from TensorFlow by "
+            f"{artifact / engines.FLATBUFFER} differs from TensorFlow by "
             f"{differences.max():.2g} in a probability of {files[int(differences.argmax())]}; "
             f"the most is {TOLERANCE}"
         )
@@ -179,8 +177,8 @@ def main() -> None:
         )
     model = network.load(Path("data/network"))
     with (
-        whole_folder(Path("data/model")) as artifact,
-        whole_folder(Path("data/mnistmodel")) as graph,
+        atomic_directory(Path("data/model")) as artifact,
+        atomic_directory(Path("data/mnistmodel")) as graph,
     ):
         try:
             export_artifact(model, artifact)
@@ -193,9 +191,5 @@ def main() -> None:
             raise StageError(f"TensorFlow: {error.message.rpartition('}} ')[2]}") from error
         except BrokenProcessPool as error:
             raise StageError("the process that checks the export was killed") from error
-    write_whole(CARD, card(chosen, metrics))
+    write_atomically(CARD, model_card(chosen, metrics))
     print(f"exported; {count:,} PNG files give the labels that evaluation gave")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -7,8 +7,8 @@ metrics.json (accuracy on the first test images in each variation, as PNG files 
 that the service gets them), accuracy.csv to plot, and examples.png: each variation as it is
 sent, and below it what the network sees.
 
-The code of `service.ink` was tuned on variations like those of `TUNED`, made of validation
-images; those of `HELD_OUT` were written afterwards, and nothing was changed for them.
+The code of `service.recognition.preprocessing` was tuned on variations like those of `TUNED`, made
+of validation images; those of `HELD_OUT` were written afterwards, and nothing was changed for them.
 """
 
 import csv
@@ -23,9 +23,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
-from service import images
-from stages import idx, metrics, network, params
-from stages.stage import run, whole_folder
+from service.recognition import images
+from stages.common import idx, metrics, network, params
+from stages.common.runner import atomic_directory
 
 SEED = 0
 TILE = 128  # screen pixels of an example
@@ -279,7 +279,7 @@ def main() -> None:
             sent = files(pictures, variation)
             figures[group][name] = accuracy(probabilities, sent, labels)
             shown[name] = sent[len(shown) % len(sent)]
-    with whole_folder(Path("data/pictures")) as folder:
+    with atomic_directory(Path("data/pictures")) as folder:
         (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
         with (folder / "accuracy.csv").open("w", newline="") as stream:
             table = csv.writer(stream, lineterminator="\n")
@@ -289,7 +289,3 @@ def main() -> None:
         examples(shown).save(folder / "examples.png")
     worst = min((value, name) for part in figures.values() for name, value in part.items())
     print(f"plain {plain:.2%}; the worst is {worst[1]}, {worst[0]:.2%}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -19,17 +19,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from stages import idx, params
-from stages.idx import Split
-from stages.mirrors import (
-    MirrorError,
-    from_file,
-    from_url,
-    gather,
-    retrying,
-    try_in_order,
-)
-from stages.stage import run, whole_folder
+from stages.common import idx, params
+from stages.common.idx import Split
+from stages.common.mirrors import MirrorError, from_file, from_url, gather, retrying, try_in_order
+from stages.common.runner import atomic_directory
 
 FOLDER = Path("data/png")
 MEMBER = re.compile(r"(?:.*/)?(training|testing)/([0-9])/([0-9]{1,9})\.png")
@@ -118,9 +111,5 @@ def main() -> None:
         "No archive agrees with the IDX files. Add `render` to data.png.mirrors of params.yaml "
         "to go without one. Tried:",
     )
-    with whole_folder(FOLDER) as folder:
+    with atomic_directory(FOLDER) as folder:
         render(splits, folder)
-
-
-if __name__ == "__main__":
-    run(main)

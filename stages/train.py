@@ -12,18 +12,17 @@ batch, every replica computes the losses of its own rows, and all add up their g
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from service.quiet import tf
-
 import keras
 import numpy as np
+import tensorflow as tf
 from dvclive import Live
 from tqdm import tqdm
 
-from stages import checkpoint, distribute, idx, metrics, network, params
-from stages.augment import distort, nothing, transforms
-from stages.checkpoint import Figures
-from stages.idx import Split
-from stages.stage import StageError, run, whole_folder
+from stages.common import checkpoint, distribute, idx, metrics, network, params
+from stages.common.augment import background, distort, transforms
+from stages.common.checkpoint import Figures
+from stages.common.idx import Split
+from stages.common.runner import StageError, atomic_directory
 
 STEPS_A_CALL = 25  # so many steps run without Python in between; the progress bar moves after each
 
@@ -143,7 +142,7 @@ def _stepper(
     def follow() -> None:
         """Move the average; early on it reaches back over a tenth of the steps so far only."""
         done = tf.cast(optimizer.iterations.value, model.compute_dtype)
-        decay = tf.minimum(done / (10 + done), recipe.averaging)
+        decay = tf.minimum(done / (10 + done), recipe.ema_decay)
         for mean, value in zip(average.variables, model.variables, strict=True):
             mean.value.assign_add((value.value - mean.value) * (1 - decay))
 
@@ -165,7 +164,7 @@ def _optimizer(recipe: params.Recipe, steps: int, model: keras.Model) -> keras.o
 
     Biases and the parameters of batch normalisation do not decay.
     """
-    warmup = round(steps * recipe.warmup)
+    warmup = round(steps * recipe.warmup_fraction)
     rate = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup else recipe.learning_rate,
         warmup_target=recipe.learning_rate if warmup else None,
@@ -190,8 +189,8 @@ def _order(count: int, batch: int, epochs: int, seed: int) -> np.ndarray:
 
 
 def _extra(recipe: params.Recipe) -> int:
-    """The number of pictures of nothing in a batch."""
-    return round(recipe.batch_size * recipe.nothing)
+    """The number of background images in a batch."""
+    return round(recipe.batch_size * recipe.background_fraction)
 
 
 def _batches(
@@ -225,10 +224,10 @@ def _batches(
 
         rows = share(all_rows[step])
         chosen = tf.gather(all_images, rows)
-        if not recipe.augment.nothing:
+        if not recipe.augment.is_identity:
             drawn = transforms(recipe.batch_size, recipe.augment, tf.stack([seed, step]))
             chosen = distort(chosen, share(drawn))
-        empty = share(nothing(_extra(recipe), tf.stack([seed + 1, step])))
+        empty = share(background(_extra(recipe), tf.stack([seed + 1, step])))
         return (
             tf.concat([chosen, empty], axis=0),
             tf.concat([tf.gather(all_labels, rows), tf.fill([len(empty)], NO_LABEL)], axis=0),
@@ -250,9 +249,11 @@ def main() -> None:
 
 def _run(chosen: params.Params, strategy: tf.distribute.Strategy) -> None:
     images, labels = idx.load(Path("data/idx"), "training")
-    cut = len(labels) - chosen.train.validation
+    cut = len(labels) - chosen.train.validation_size
     if cut <= 0:
-        raise StageError(f"train.validation leaves nothing of {len(labels)} images to train on")
+        raise StageError(
+            f"train.validation_size leaves nothing of {len(labels)} images to train on"
+        )
     key = checkpoint.key(chosen, (images, labels))
     if not np.array_equal(distribute.from_chief(strategy, key), key):
         raise StageError("this worker's params, data, code or libraries are not those of the chief")
@@ -276,8 +277,8 @@ def _run(chosen: params.Params, strategy: tf.distribute.Strategy) -> None:
         trained(lambda figures: None)
         return
     with (
-        whole_folder(Path("data/network")) as folder,
-        whole_folder(Path("data/training")) as curves,
+        atomic_directory(Path("data/network")) as folder,
+        atomic_directory(Path("data/training")) as curves,
         Live(str(curves), dvcyaml=False, save_dvc_exp=False) as live,
     ):
         points: dict[str, list[dict[str, object]]] = {"loss": [], "accuracy": []}
@@ -298,7 +299,3 @@ def _run(chosen: params.Params, strategy: tf.distribute.Strategy) -> None:
         network.calibrate(average, images[cut:], labels[cut:])
         network.save(average, folder)
     checkpoint.remove()
-
-
-if __name__ == "__main__":
-    run(main)

@@ -10,14 +10,14 @@ import hashlib
 import sys
 from pathlib import Path
 
-from service.quiet import tf
-
 import keras
 import numpy as np
+import tensorflow as tf
 import yaml
 
-from service import pin
-from stages import export, network, params
+from service.recognition import pin
+from stages import export
+from stages.common import network, params
 from tests.conftest import load_slice
 
 EPOCHS, BATCH = 3, 20

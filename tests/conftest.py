@@ -33,10 +33,12 @@ from flask import Flask
 from hypothesis import settings
 from requests.adapters import HTTPAdapter
 
-from service import app, pin
-from service.limits import Limits
-from service.model import Model
-from stages import idx, png
+from service.api import app
+from service.api.limits import Limits
+from service.recognition import pin
+from service.served_model import Model
+from stages import png
+from stages.common import idx
 
 PROJECT = Path(__file__).parent.parent
 MNIST = Path(__file__).parent / "mnist"
@@ -124,8 +126,8 @@ def slice_params(params: Params) -> None:
     """Turn the project's params into those of a run of seconds on the slice."""
     take_from(params, MNIST)
     params["data"]["png"]["mirrors"] = ["render"]
-    params["train"].update(epochs=3, validation=200)
-    params["train"]["cnn"].update(batch_size=50, averaging=0.95)
+    params["train"].update(epochs=3, validation_size=200)
+    params["train"]["cnn"].update(batch_size=50, ema_decay=0.95)
     params["evaluate"]["rejected_labels"] = [3, 5]
     params["pictures"]["images"] = 20
     params["export"]["min_accuracy"] = {"cnn": 0.85, "mlp": 0.5}

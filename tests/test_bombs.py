@@ -19,10 +19,10 @@ import pytest
 import requests
 from PIL import Image
 
-from service.errors import LONGEST
-from service.images import MAX_SEGMENTS
-from service.limits import Limits
-from service.open_inference import LENGTH
+from service.api.errors import LONGEST
+from service.api.limits import Limits
+from service.api.open_inference import LENGTH
+from service.recognition.images import MAX_SEGMENTS
 from tests.conftest import running_server
 
 pytestmark = [

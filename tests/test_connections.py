@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from service.api.limits import Limits
 from service.connections import HEAD, HEADERS, NO_HTTP
-from service.limits import Limits
 
 PICTURE = b"no picture"  # a body that gets an answer of the application
 TOO_LARGE = f"The head of the request has more than {HEADERS} fields or {HEAD:,} bytes."

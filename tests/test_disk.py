@@ -130,7 +130,7 @@ def test_data_may_be_on_another_disk(scratch):
 
 def test_two_runs_at_once_take_turns(scratch):
     before = files(scratch)
-    command = [sys.executable, "-m", "stages.download"]
+    command = [sys.executable, "-m", "stages", "download"]
     runs = [subprocess.Popen(command, cwd=scratch.path, env=ENVIRONMENT) for _ in range(4)]
     assert [one.wait() for one in runs] == [0] * 4
     assert files(scratch) == before

@@ -12,9 +12,9 @@ import pytest
 import requests
 from PIL import Image
 
-from service.limits import SHORT_BODY, SHORT_PIXELS
-from service.model import ARTIFACT, Model
-from service.published import State
+from service.api.limits import SHORT_BODY, SHORT_PIXELS
+from service.reload import ModelStatus
+from service.served_model import ARTIFACT, Model
 from tests.conftest import running_server
 
 SIDE = 316  # pixels of a picture that takes some milliseconds
@@ -145,8 +145,8 @@ def test_one_artifact_answers_a_request_from_its_beginning_to_its_end(
     before: WSGIEnvironment = {}
     after: WSGIEnvironment = {}
     model.begin(before)
-    other = State("1" * 32, "AVAILABLE", folder=str(tmp_path / "model"))
-    asyncio.run(model._catch_up([other, State(version, "END")]))
+    other = ModelStatus("1" * 32, "AVAILABLE", folder=str(tmp_path / "model"))
+    asyncio.run(model._catch_up([other, ModelStatus(version, "END")]))
     model.begin(after)
     assert (before[ARTIFACT].version, after[ARTIFACT].version) == (version, "1" * 32)
     for environ in (before, after):

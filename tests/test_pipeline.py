@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from service import pin
+from service.recognition import pin
 from tests.conftest import FASHION, MNIST, PROJECT, take_from
 
 STAGES = ["download", "png", "train", "evaluate", "pictures", "export"]
@@ -85,7 +85,7 @@ def test_the_plots_are_drawn(scratch):
         (("network", "mlp"), {"hidden": [8]}, []),  # of the kind that is not chosen
         (("train",), {"epochs": 4}, ["train", "export"]),
         (("train",), {"seed": 2}, ["train", "export"]),
-        (("train",), {"validation": 100}, ["train", "export"]),
+        (("train",), {"validation_size": 100}, ["train", "export"]),
         (("train", "cnn"), {"batch_size": 100}, ["train"]),
         (("train", "cnn", "augment"), {"shift": 1.0}, ["train"]),
         (("train", "mlp"), {"batch_size": 10}, []),
@@ -148,7 +148,7 @@ def test_another_data_set_of_the_same_form_is_a_matter_of_parameters(scratch):
         take_from(params, FASHION)
         params["data"].update(name="Fashion-MNIST", source="Zalando SE; MIT", classes=names)
         params["network"]["kind"] = "mlp"
-        params["train"]["validation"] = 100
+        params["train"]["validation_size"] = 100
 
     scratch.edit_params(edit)
     scratch.run("dvc", "repro")
@@ -171,14 +171,14 @@ def test_a_model_that_is_not_good_enough_stops_the_run_and_leaves_the_last(scrat
 
 def test_a_bad_parameter_stops_the_run_before_anything_is_lost(scratch):
     scratch.edit_params(lambda params: params["data"]["idx"].update(mirrors=[]))
-    said = scratch.run(sys.executable, "-m", "stages.download", status=1)
+    said = scratch.run(sys.executable, "-m", "stages", "download", status=1)
     assert said.startswith("stages.download: params.yaml: data.idx.mirrors: ")
     assert len(list((scratch.path / "data/idx").iterdir())) == 4
 
 
 def test_a_failed_download_leaves_what_was_there(scratch):
     scratch.edit_params(lambda params: params["data"]["idx"].update(mirrors=["/no/such/folder"]))
-    said = scratch.run(sys.executable, "-m", "stages.download", status=1)
+    said = scratch.run(sys.executable, "-m", "stages", "download", status=1)
     assert "/no/such/folder: there is no such folder" in said
     assert "Traceback" not in said
     assert len(list((scratch.path / "data/idx").iterdir())) == 4

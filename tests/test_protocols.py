@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import recognizer
-from service.open_inference import LENGTH
+from service.api.open_inference import LENGTH
+from service.recognition import engines
 
 TENSORFLOW, OPEN = "/v1/models/mnist:predict", "/v2/models/mnist/infer"
 OUTPUTS: dict[str, np.dtype[Any]] = {"label": np.dtype("<i8"), "probabilities": np.dtype("<f4")}
@@ -39,7 +39,7 @@ chosen = st.lists(st.integers(0, 499), min_size=1, max_size=4)  # of the test im
 @pytest.fixture(scope="module")
 def model(artifact):
     """The artifact itself, without the service."""
-    return recognizer.load(artifact.path / "data/model", "litert")
+    return engines.load(artifact.path / "data/model", "litert")
 
 
 @st.composite

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import requests
 
-from service import pin
+from service.recognition import pin
 from tests.conftest import START_TIMEOUT, Repository, free_port, program, running_server
 
 MODEL = "data/model"

@@ -9,8 +9,8 @@ import pytest
 import requests
 from PIL import Image
 
-from service import pin, recognizer
-from stages import idx
+from service.recognition import engines, pin
+from stages.common import idx
 from tests.c_api import Graph
 from tests.conftest import PROJECT, running_server
 
@@ -56,7 +56,7 @@ def test_its_confidence_is_what_it_says(metrics):
 def recognize(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model") / "copy"
     pin.copy(pin.read(PROJECT / "dvc.lock"), folder)
-    return recognizer.load(folder, "litert").recognize
+    return engines.load(folder, "litert").recognize
 
 
 SHIFTS = [(-2, 0), (2, 0), (0, -2), (0, 2), (-2, -2), (2, 2), (1, -1), (-1, 1)]  # pixels

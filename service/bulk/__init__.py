@@ -6,6 +6,9 @@ is there whole or not at all, and it is the same however often it is made. So no
 none is doubled.
 """
 
+import signal
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)  # end a job
 AGAIN = "the same command goes on with what is missing"
 
 

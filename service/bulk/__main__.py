@@ -12,9 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from service import pin
-from service.bulk import AGAIN, BulkError, pool
-from service.supervisor import STOPPING
+from service.bulk import AGAIN, STOPPING, BulkError, pool
+from service.recognition import pin
 
 if TYPE_CHECKING:
     from service.bulk.job import Result
@@ -94,14 +93,14 @@ def _workers(address: str | None) -> AbstractContextManager[pool.Results]:
 
 
 def _run(options: argparse.Namespace, results: pool.Results, start: float) -> None:
-    from service.bulk import places
+    from service.bulk import storage
     from service.bulk.job import Job
 
     pinned = pin.read(options.lock)
     artifact = _artifact(pinned)
     job = Job(
-        out=places.absolute(options.out),
-        inputs=[places.absolute(name) for name in options.inputs],
+        out=storage.absolute(options.out),
+        inputs=[storage.absolute(name) for name in options.inputs],
         part_size=options.part_size,
         column=options.column,
         version=pinned.version,

@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 
 import service
-from service.bulk import AGAIN, BulkError
+from service.bulk import AGAIN, STOPPING, BulkError
 from service.bulk.job import Job, Result, Task
 from service.bulk.pool import Process, Results
-from service.silence import silence
-from service.supervisor import STOPPING
 
 # Of Ray: each costs the driver some kilobytes and milliseconds. Where a job has more parts, a task
 # has several of them.
@@ -67,14 +65,13 @@ def joined(address: str) -> Iterator[Results]:
     import ray
 
     try:
-        with silence():
-            _reach(address)
-            ray.init(
-                address,
-                runtime_env={"py_modules": [service]},
-                logging_level="error",
-                log_to_driver=False,
-            )
+        _reach(address)
+        ray.init(
+            address,
+            runtime_env={"py_modules": [service]},
+            logging_level="error",
+            log_to_driver=False,
+        )
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise BulkError(f"Ray at {address} cannot be used: {reason}") from error

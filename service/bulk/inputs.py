@@ -16,8 +16,8 @@ import pyarrow as pa
 from pyarrow import parquet
 from pyarrow.fs import FileType
 
-from service.bulk import BulkError, places
-from service.images import ImageError
+from service.bulk import BulkError, storage
+from service.recognition.images import ImageError
 
 MAX_BYTES = 16 << 20  # of a picture: what the service takes as a request
 TAR = re.compile(r"\.(tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)$", re.IGNORECASE)
@@ -99,7 +99,7 @@ def pictures(part: Part, column: str | None) -> Iterator[Picture]:
 def _files(name: str) -> Iterator[str]:
     """The files that an input stands for."""
     try:
-        found = places.kind(name)
+        found = storage.kind(name)
         if found == FileType.NotFound and MAGIC.search(name):
             folder, pattern = _split(name)
             files = _matching(folder, pattern)
@@ -119,7 +119,7 @@ def _files(name: str) -> Iterator[str]:
 def _below(folder: str) -> Iterator[str]:
     """All files in a folder. One that cannot be listed is told of as a file that cannot be read."""
     try:
-        entries = places.entries(folder)
+        entries = storage.entries(folder)
     except OSError:
         yield folder
         return
@@ -143,7 +143,7 @@ def _matching(folder: str, pattern: list[str]) -> Iterator[str]:
     if first == "**":
         yield from _matching(folder, rest or ["*"])
     try:
-        entries = places.entries(folder)
+        entries = storage.entries(folder)
     except OSError:
         return
     for name, is_folder in entries:
@@ -163,7 +163,7 @@ def _matching(folder: str, pattern: list[str]) -> Iterator[str]:
 def _groups(name: str, size: int) -> Iterator[list[int]]:
     """Row groups of a Parquet file that have about `size` rows together."""
     try:
-        system, path = places.locate(name)
+        system, path = storage.locate(name)
         with system.open_input_file(path) as stream:
             metadata = parquet.read_metadata(stream)
     except DAMAGE:
@@ -183,7 +183,7 @@ def _groups(name: str, size: int) -> Iterator[list[int]]:
 
 def _file(name: str) -> bytes | ImageError:
     try:
-        system, path = places.locate(name)
+        system, path = storage.locate(name)
         with system.open_input_file(os.fsencode(path)) as stream:
             return TOO_LARGE if stream.size() > MAX_BYTES else stream.read()
     except OSError as error:
@@ -209,14 +209,14 @@ class _Member(tarfile.TarInfo):
 def _members(name: str) -> Iterator[Picture]:
     """The pictures of a tar archive, as they come."""
     try:
-        system, path = places.locate(name)
+        system, path = storage.locate(name)
         with (
             system.open_input_stream(path, compression=None) as raw,
             tarfile.open(fileobj=raw, mode="r|*", tarinfo=_Member) as archive,
         ):
             while (member := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # it would keep all
-                hidden = os.path.basename(member.name).startswith(places.HIDDEN)  # noqa: PTH119
+                hidden = os.path.basename(member.name).startswith(storage.HIDDEN)  # noqa: PTH119
                 if member.isfile() and not hidden:
                     stream = archive.extractfile(member)
                     assert stream is not None  # a regular file always has one
@@ -229,7 +229,7 @@ def _members(name: str) -> Iterator[Picture]:
 def _rows(name: str, groups: list[int], column: str | None) -> Iterator[Picture]:
     """The pictures in row groups of a Parquet file."""
     try:
-        system, path = places.locate(name)
+        system, path = storage.locate(name)
         with (
             system.open_input_file(path) as stream,
             parquet.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20) as file,

@@ -10,7 +10,7 @@ import pyarrow as pa
 from pyarrow import parquet
 from pyarrow.fs import FileSelector, FileType
 
-from service.bulk import BulkError, inputs, places
+from service.bulk import BulkError, inputs, storage
 from service.bulk.inputs import Part
 
 JOB, LIST, PART = "_job.json", "_parts.jsonl", "part-{:07d}.parquet"
@@ -63,13 +63,13 @@ class Job:
         for name in self.inputs:
             if f"{self.out}/".startswith(f"{name}/"):
                 raise BulkError(f"{self.out} is inside the input {name}; choose another --out")
-        system, path = places.locate(self.out)
+        system, path = storage.locate(self.out)
         system.create_dir(path)
         try:
             with system.open_input_stream(f"{path}/{JOB}") as stream:
                 found = json.loads(stream.read())
         except FileNotFoundError:
-            if places.entries(self.out):
+            if storage.entries(self.out):
                 raise BulkError(
                     f"{self.out} is not empty, and no job was started there; choose another --out"
                 ) from None
@@ -81,10 +81,10 @@ class Job:
                         f"{found.get(name)}, and not {value}; choose another --out, or remove it"
                     )
             return True
-        with places.written_whole(f"{self.out}/{LIST}") as stream:
+        with storage.written_whole(f"{self.out}/{LIST}") as stream:
             for part in inputs.parts(self.inputs, self.part_size, LEAST_PARTS):
                 stream.write(f"{json.dumps(asdict(part))}\n".encode())
-        with places.written_whole(f"{self.out}/{JOB}") as stream:
+        with storage.written_whole(f"{self.out}/{JOB}") as stream:
             stream.write(json.dumps(self._identity(), indent=1).encode())
         return False
 
@@ -95,7 +95,7 @@ class Job:
 
     def tasks(self) -> Iterator[Task]:
         """All parts, whether they are done or not."""
-        system, path = places.locate(f"{self.out}/{LIST}")
+        system, path = storage.locate(f"{self.out}/{LIST}")
         with system.open_input_stream(path) as stream:
             start = 0
             for number, line in enumerate(io.BufferedReader(stream, 1 << 20)):
@@ -103,7 +103,7 @@ class Job:
                 start += len(line)
 
     def part(self, task: Task) -> Part:
-        system, path = places.locate(f"{self.out}/{LIST}")
+        system, path = storage.locate(f"{self.out}/{LIST}")
         with system.open_input_file(path) as stream:
             return Part(**json.loads(stream.read_at(task.end - task.start, task.start)))
 
@@ -112,12 +112,12 @@ class Job:
 
     def done(self) -> set[str]:
         """The outputs of all parts that are done."""
-        names = (entry.name for entry in places.entries(self.out))
+        names = (entry.name for entry in storage.entries(self.out))
         return {name for name in names if name.rpartition("/")[2].startswith("part-")}
 
     def clear(self) -> None:
         """Remove what processes that were killed have left half written."""
-        system, path = places.locate(self.out)
+        system, path = storage.locate(self.out)
         for info in system.get_file_info(FileSelector(path)):
             if info.type == FileType.File and info.base_name.startswith("_part-"):
                 system.delete_file(info.path)
@@ -125,7 +125,7 @@ class Job:
 
 def counts(output: str) -> tuple[int, int]:
     """How many rows a part has, and how many of them with an error."""
-    system, path = places.locate(output)
+    system, path = storage.locate(output)
     with system.open_input_file(path) as stream:
         table = parquet.read_table(stream, columns=["error"])
     return len(table), len(table) - table["error"].null_count

@@ -10,7 +10,7 @@ from multiprocessing import connection, resource_tracker
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from service.supervisor import STOPPING
+from service.bulk import STOPPING
 
 if TYPE_CHECKING:
     from ctypes import c_longlong

@@ -16,13 +16,13 @@ import pyarrow as pa
 from pyarrow import parquet
 from pyarrow.fs import FileType
 
-from service import images, pin, recognizer
-from service.bulk import inputs, job, places
+from service.bulk import inputs, job, storage
 from service.bulk.inputs import Part
 from service.bulk.job import SCHEMA, Job, Result, Task
 from service.bulk.pool import NO_PICTURE, SKIPPED_AFTER
-from service.images import ImageError
-from service.recognizer import Recognizer
+from service.recognition import engines, images, pin
+from service.recognition.engines import Recognizer
+from service.recognition.images import ImageError
 
 if TYPE_CHECKING:
     from ctypes import c_longlong
@@ -77,7 +77,7 @@ class Worker:
                 file = Path(folder) / path
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content)
-            self._recognizer = recognizer.load(Path(folder), "litert")
+            self._recognizer = engines.load(Path(folder), "litert")
 
     def make(self, task: Task, deaths: Mapping[int, int]) -> Result:
         """Make the output of a part, unless it is there.
@@ -88,7 +88,7 @@ class Worker:
         began = time.monotonic()
         output = self._job.output(task.number)
         try:
-            if places.kind(output) == FileType.File:  # its worker died before it could say so
+            if storage.kind(output) == FileType.File:  # its worker died before it could say so
                 rows, errors = job.counts(output)
             else:
                 rows, errors = self._write(output, self._job.part(task), deaths)
@@ -100,7 +100,7 @@ class Worker:
     def _write(self, output: str, part: Part, deaths: Mapping[int, int]) -> tuple[int, int]:
         rows = errors = 0
         with (
-            places.written_whole(output) as stream,
+            storage.written_whole(output) as stream,
             parquet.ParquetWriter(stream, SCHEMA, compression="zstd") as writer,
         ):
             decoded = self._decoded(part, deaths)

@@ -39,8 +39,9 @@ from threading import Event, Thread
 import pyarrow as pa
 from pyarrow import parquet
 
-from service import images, pin, recognizer
-from stages import idx, png
+from service.recognition import engines, images, pin
+from stages import png
+from stages.common import idx
 
 SMALL = 1000  # files
 PERIOD = 0.5  # seconds from one look at the processes to the next
@@ -60,7 +61,7 @@ Row = dict[str, float]
 
 def loop(folder: Path, out: Path) -> None:
     """The plain Python loop."""
-    engine = recognizer.load(pin.read(Path("dvc.lock")).folder, "litert")
+    engine = engines.load(pin.read(Path("dvc.lock")).folder, "litert")
     version = pin.read(Path("dvc.lock")).version
     start = time.monotonic()
     rows = []

@@ -14,13 +14,13 @@ os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
 
 import numpy as np
 
-from service import recognizer
-from stages import network
+from service.recognition import engines
+from stages.common import network
 
 ROUNDS = {1: 500, 256: 20}
 
 
-def median(engine: recognizer.Recognizer, batch: int, rounds: int) -> float:
+def median(engine: engines.Recognizer, batch: int, rounds: int) -> float:
     """Microseconds an image."""
     images = np.random.default_rng(0).integers(0, 256, (batch, 28, 28), np.uint8)
     times = []
@@ -37,8 +37,8 @@ def main() -> None:
         f"{model.count_params():,} parameters, {network.multiply_adds(model):,} multiply-adds\n\n"
         "| engine | us an image, batch 1 | us an image, batch 256 |\n|---|---|---|"
     )
-    for name in recognizer.ENGINES:
-        engine = recognizer.load(Path("data/model"), name)
+    for name in engines.ENGINES:
+        engine = engines.load(Path("data/model"), name)
         cells = [f"{median(engine, *sizes):.0f}" for sizes in ROUNDS.items()]
         print(f"| {name} | {' | '.join(cells)} |")
 

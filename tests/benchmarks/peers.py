@@ -68,7 +68,7 @@ def litserve_api(load: Callable[[], Network]) -> Any:
 
 def load_tensorflow() -> Network:
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
-    from service.quiet import tf
+    import tensorflow as tf
 
     model = tf.saved_model.load("data/model")
 

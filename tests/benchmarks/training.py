@@ -25,8 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from service import quiet  # noqa: F401  # before Keras
-from stages import idx, params
+from stages.common import idx, params
 
 MARKS = (0.99, 0.995)
 IDX = Path("data/idx")
@@ -45,12 +44,13 @@ def mlp() -> Iterator[Point]:
 def _ours(kind: Literal["cnn", "mlp"], epochs: int) -> list[Point]:
     import keras
 
-    from stages import network, train
+    from stages import train
+    from stages.common import network
 
     loaded = params.load()
     chosen = loaded.model_copy(update={"network": loaded.network.model_copy(update={"kind": kind})})
     images, labels = idx.load(IDX, "training")
-    cut = len(labels) - chosen.train.validation
+    cut = len(labels) - chosen.train.validation_size
     keras.utils.set_random_seed(chosen.train.seed)
     points: list[Point] = []
     start = time.perf_counter()

@@ -13,9 +13,9 @@ import pytest
 import requests
 from pyarrow import parquet
 
-from service import pin
 from service.bulk import inputs
 from service.bulk.job import Job
+from service.recognition import pin
 from tests.conftest import ENVIRONMENT, free_port
 
 TIMEOUT = 120  # seconds

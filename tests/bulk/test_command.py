@@ -10,9 +10,9 @@ import pytest
 from pyarrow import parquet
 from pyarrow.fs import FileSystem
 
-from service import images, pin, recognizer
 from service.bulk import __main__ as command
 from service.bulk import worker
+from service.recognition import engines, images, pin
 from tests.bulk.conftest import (
     BROKEN,
     PART_SIZE,
@@ -75,7 +75,7 @@ def test_every_kind_of_input_gives_its_rows(
     assert re.match(r"(\d+) of \1 parts are done", again), again
 
     assert Counter(row["path"] for row in rows) == Counter(contents.keys())
-    engine = recognizer.load(pin.read(repository.path / "dvc.lock").folder, "litert")
+    engine = engines.load(pin.read(repository.path / "dvc.lock").folder, "litert")
     for row in rows:
         expected = {"label": None, "probabilities": None, "error": None, "version": version}
         try:
@@ -100,7 +100,7 @@ def test_a_job_that_was_interrupted_goes_on(environment, repository, many, predi
 def test_a_picture_that_kills_its_worker_twice_is_a_row_with_an_error(
     environment, scratch, png_files, predictions, tmp_path
 ):
-    with (scratch.path / "service/images.py").open("a") as file:
+    with (scratch.path / "service/recognition/images.py").open("a") as file:
         file.write(DECODER)
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from service.api.limits import Limits
 from service.bulk import inputs
-from service.limits import Limits
 from tests.bulk.conftest import parts, pictures, tar_of
 
 

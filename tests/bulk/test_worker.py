@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from service import pin, recognizer
 from service.bulk import job, pool, worker
 from service.bulk.inputs import Part
 from service.bulk.job import Job
+from service.recognition import engines, pin
 from tests.bulk.conftest import rows_of
 
 
@@ -59,7 +59,7 @@ def test_rows_are_as_the_model_answers(
 ):
     made, task = one_part(Part("files", [str(file) for file in png_files]))
     worker.Worker(made, files_of_artifact, position).make(task, {})
-    engine = recognizer.load(pin.read(repository.path / "dvc.lock").folder, "litert")
+    engine = engines.load(pin.read(repository.path / "dvc.lock").folder, "litert")
     labels, probabilities = engine.recognize(testing[0])
     rows = rows_of(tmp_path / "out")
     assert [row["label"] for row in rows] == labels.tolist()

@@ -15,7 +15,7 @@ import numpy as np
 from tests import fuzz
 
 with atheris.instrument_imports(include=["stages"]):
-    from stages import idx
+    from stages.common import idx
 
 NAMES = idx.FILES["testing"]
 SEPARATOR = b"--"  # between the images and the labels of a split

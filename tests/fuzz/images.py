@@ -17,9 +17,9 @@ from tests import fuzz
 with atheris.instrument_imports(include=["service", "PIL"]):
     from PIL import Image, MpoImagePlugin  # noqa: F401  # a JPEG file may turn out to be an MPO
 
-    from service import images
+    from service.recognition import images
 
-SAMPLES = sorted(fuzz.PROJECT.glob("service/static/samples/*.png"))[:4]
+SAMPLES = sorted(fuzz.PROJECT.glob("service/api/static/samples/*.png"))[:4]
 MANY = 20  # times as long as for one digit does the search for many take; so rarely is it tried
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 

@@ -21,11 +21,12 @@ import orjson
 from tests import fuzz
 
 with atheris.instrument_imports(include=["service", "PIL", "multipart", "werkzeug", "flask"]):
-    from service import connections, open_inference, server, shortcut
-    from service.limits import Limits
-    from service.model import Model
+    from service import connections, server
+    from service.api import fast_path, open_inference
+    from service.api.limits import Limits
+    from service.served_model import Model
 
-PNG = next(fuzz.PROJECT.glob("service/static/samples/*.png")).read_bytes()
+PNG = next(fuzz.PROJECT.glob("service/api/static/samples/*.png")).read_bytes()
 IMAGE = [[0] * 28 for _ in range(28)]
 TENSORFLOW, OPEN = "/v1/models/mnist:predict", "/v2/models/mnist/infer"
 WORDS = (
@@ -35,7 +36,7 @@ WORDS = (
     *("{}", "1e400", "-1", "0.5", "18446744073709551616", "[[", "]]", "[28,28]", "--x--"),
     *("Content-Disposition: form-data; name=image; filename=a", "filename*=UTF-8''a", "boundary"),
     *("Content-Type: ", "Content-Encoding: gzip", "charset=utf-16", "multipart/form-data"),
-    *("?digits=many", "&seen=true", "&probabilities=true", "/versions/", "/labels/", "%00"),
+    *("?digits=many", "&preprocessed=true", "&probabilities=true", "/versions/", "/labels/", "%00"),
 )
 
 
@@ -48,7 +49,7 @@ def target(content: bytes) -> None:
     headers = {name.lower(): value for name, value in pairs if value.isprintable()}
     path = f"/{path[1:]}"
     status, told, answer = SERVER._answer(_environ(path, query, headers, body))
-    if path == shortcut.ROUTE and not query:
+    if path == fast_path.ROUTE and not query:
         by_flask = SERVER._answer(_environ(path, "digits=one", headers, body))
         assert (status, answer) == by_flask[::2], by_flask
     assert status < 500, (status, answer)
@@ -80,7 +81,7 @@ def _environ(path: str, query: str, headers: dict[str, str], body: bytes) -> dic
 
 
 def seeds() -> Iterator[bytes]:
-    yield _request("/recognize?digits=many&seen=true", {"Content-Type": "image/png"}, PNG)
+    yield _request("/recognize?digits=many&preprocessed=true", {"Content-Type": "image/png"}, PNG)
     yield _request("/recognize?probabilities=true", *_form(PNG))
     yield _request("/recognize", *_form(PNG))
     yield _request("/recognize", {"Content-Type": "image/png"}, PNG)

@@ -1,0 +1,102 @@
+"""`POST /recognize`: pictures as files of a form, or one as the body itself.
+
+curl -F image=@104.png localhost:8080/recognize
+curl -H 'Content-Type: image/png' --data-binary @104.png localhost:8080/recognize
+"""
+
+from typing import Any
+
+import numpy as np
+from flask import Flask, Response, request
+from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMediaType
+
+from service.api import limits, request_body, uploads
+from service.api.responses import json_response
+from service.recognition import images
+from service.recognition.preprocessing import Box
+from service.served_model import Model
+
+RAW_TYPES = {f"image/{name.lower()}" for name in images.FORMATS}
+
+
+def init_app(app: Flask, model: Model) -> None:
+    @app.post("/recognize")
+    def recognize() -> Response:
+        many = _choice("digits", "one", "many") == "many"
+        limits.leave_loop_if(many)  # to look for them takes 80 ms
+        probabilities_wanted = _choice("probabilities", "false", "true") == "true"
+        preprocessed_wanted = _choice("preprocessed", "false", "true") == "true"
+        seen_wanted = _choice("seen", "false", "true") == "true"  # the name before version 0.2.0
+        names, contents = _pictures()
+        found = uploads.decode_all(images.decode_many if many else _decode_one, contents, names)
+        digits = np.concatenate([digits for digits, _ in found])
+        if many:
+            limits.check_images(len(digits))
+        labels, probabilities = model.recognize(digits, request.environ)
+        results, end = [], 0
+        for name, (preprocessed, boxes) in zip(names, found, strict=True):
+            start, end = end, end + len(preprocessed)
+            result: dict[str, Any] = {"filename": name, "labels": labels[start:end]}
+            if many:
+                result["boxes"] = boxes
+            if probabilities_wanted:
+                result["probabilities"] = probabilities[start:end]
+            if preprocessed_wanted:
+                result["preprocessed"] = preprocessed
+            if seen_wanted:
+                result["seen"] = preprocessed
+            results.append(result)
+        return json_response(results[0] if len(results) == 1 else {"results": results})
+
+
+def _decode_one(content: bytes, max_pixels: int) -> tuple[np.ndarray, list[Box]]:
+    return images.decode(content, max_pixels)[np.newaxis], []
+
+
+def _choice(name: str, default: str, other: str) -> str:
+    if not request.query_string:  # the usual case, without parsing nothing
+        return default
+    value = request.args.get(name, default)
+    if value not in (default, other):
+        raise BadRequest(f"The parameter {name} is {other} or {default}, not {value!r}.")
+    return value
+
+
+def _pictures() -> tuple[list[str | None], list[bytes]]:
+    """The name and the bytes of each picture in the request."""
+    if request.mimetype == "multipart/form-data":
+        return _files()
+    if request.mimetype in RAW_TYPES:
+        return [None], [request_body.read()]
+    raise UnsupportedMediaType(
+        "Send a form (multipart/form-data) with the field image, or a body of type "
+        f"{', '.join(sorted(RAW_TYPES))}."
+    )
+
+
+def _files() -> tuple[list[str | None], list[bytes]]:
+    """The files in the fields named image. Flask's own parser takes several times as long."""
+    content = request_body.read()
+    names, contents = [], []
+    most = limits.current().images
+    boundary = request.mimetype_params.get("boundary", "")
+    try:
+        with PushMultipartParser(boundary, len(content), max_segment_count=most) as parser:
+            for event in parser.parse(content):
+                if isinstance(event, MultipartSegment):
+                    part, data = event, bytearray()
+                elif event:
+                    data += event
+                elif part.name == "image" and part.filename is not None:
+                    names.append(part.filename)
+                    contents.append(bytes(data))
+    except ParserLimitReached as error:
+        raise RequestEntityTooLarge(
+            f"The form has more than {most:,} parts, or one with too many headers."
+        ) from error
+    except MultipartError as error:
+        raise BadRequest(f"The form is damaged or cut off: {error.args[0]}.") from error
+    if not names:
+        raise BadRequest("The form has no file in a field named image.")
+    return names, contents
