@@ -4,12 +4,48 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
+from multipart import MultipartError, MultipartSegment, ParserLimitReached, PushMultipartParser
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 from service.api import limits
 from service.recognition import images
 from service.recognition.images import ImageError
 
 Decoded = TypeVar("Decoded")
+
+
+def read_form(content: bytes, boundary: str, most: int) -> list[tuple[str, bytes]]:
+    """Read the files in the fields named `image`. Flask's own parser takes several times as long.
+
+    Args:
+        boundary: the parameter of the header Content-Type.
+        most: the number of parts that the form may have.
+
+    Returns:
+        The name and the content of each file; at least one.
+
+    Raises:
+        HTTPException: 413 for more parts; 400 if the form is damaged or has no such file.
+    """
+    files = []
+    try:
+        with PushMultipartParser(boundary, len(content), max_segment_count=most) as parser:
+            for event in parser.parse(content):
+                if isinstance(event, MultipartSegment):
+                    part, data = event, bytearray()
+                elif event:
+                    data += event
+                elif part.name == "image" and part.filename is not None:
+                    files.append((part.filename, bytes(data)))
+    except ParserLimitReached as error:
+        raise RequestEntityTooLarge(
+            f"The form has more than {most:,} parts, or one with too many headers."
+        ) from error
+    except MultipartError as error:
+        raise BadRequest(f"The form is damaged or cut off: {error.args[0]}.") from error
+    if not files:
+        raise BadRequest("The form has no file in a field named image.")
+    return files
 
 
 def decode_all(
