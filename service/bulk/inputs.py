@@ -191,15 +191,15 @@ def _file(name: str) -> bytes | ImageError:
 
 
 class _Member(tarfile.TarInfo):
-    """A member of an archive that says where the archive is damaged.
+    """A member of an archive that reports a damaged header.
 
-    Python's own takes what is no header, and the end of the file, for the end of the archive.
+    For `tarfile`, a header that it cannot read, or that is cut off, ends the archive.
     """
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
+    def fromtarfile(cls, archive: tarfile.TarFile) -> "_Member":
         try:
-            return super().frombuf(buf, encoding, errors)
+            return super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:
