@@ -9,6 +9,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -31,16 +32,26 @@ class Pin:
     version: str  # the MD5 of the directory, 32 hexadecimal digits
 
 
-def read(lock: Path) -> Pin:
-    """Find the artifact's entry in `dvc.lock`.
+def entries(lock: Path, *kinds: str) -> dict[str, dict[str, Any]]:
+    """Read what `dvc.lock` records of the paths of all stages.
+
+    Args:
+        kinds: `deps`, `outs`, or both.
+
+    Returns:
+        The entry of each path.
 
     Raises:
-        PinError: the lock is missing or broken, has no such entry, or is of DVC 2's format.
+        PinError: the lock is missing or broken.
     """
     try:
         stages = yaml.safe_load(lock.read_bytes())["stages"].values()
-        outputs = [output for stage in stages for output in stage.get("outs", ())]
-        entry = next((output for output in outputs if output["path"] == ARTIFACT), None)
+        return {
+            entry["path"]: entry
+            for stage in stages
+            for kind in kinds
+            for entry in stage.get(kind, ())
+        }
     except FileNotFoundError:
         raise PinError(
             f"{lock} does not exist, so no artifact is pinned; run `dvc repro`"
@@ -50,6 +61,15 @@ def read(lock: Path) -> Pin:
             f"{lock} is not a readable dvc.lock ({type(error).__name__}); restore it with "
             f"`git checkout {lock}`, or run `dvc repro`"
         ) from error
+
+
+def read(lock: Path) -> Pin:
+    """Find the artifact's entry in `dvc.lock`.
+
+    Raises:
+        PinError: the lock is missing or broken, has no such entry, or is of DVC 2's format.
+    """
+    entry = entries(lock, "outs").get(ARTIFACT)
     if entry is None:
         raise PinError(f"{lock} pins no {ARTIFACT}; run `dvc repro`")
     version, suffix = str(entry.get("md5", ""))[:32], str(entry.get("md5", ""))[32:]
