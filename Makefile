@@ -25,7 +25,7 @@ PIPELINE := pipeline+cpu
 ALL := $(PIPELINE)+service+bulk+cluster+test
 
 # What GitHub and pre-commit read, checked without a network.
-SCHEMA := check-jsonschema --quiet --builtin-schema
+SCHEMA := check-jsonschema --builtin-schema
 
 # The commit that `make metrics-diff` compares with.
 BASE ?= HEAD
