@@ -1,7 +1,7 @@
 # `make` alone lists the commands. Each installs what it needs into .venv, in the versions and with
 # the hashes of requirements.txt, and removes nothing that another has installed.
 .DEFAULT_GOAL := help
-.PHONY: help repro verify serve check test test-all bench lint audit licences lock
+.PHONY: help repro verify metrics-diff serve check test test-all bench lint audit licences lock
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -24,17 +24,26 @@ SERVICE := service
 PIPELINE := pipeline+cpu
 ALL := $(PIPELINE)+service+bulk+cluster+test
 
+# What GitHub and pre-commit read, checked without a network.
+SCHEMA := check-jsonschema --builtin-schema
+
+# The commit that `make metrics-diff` compares with.
+BASE ?= HEAD
+
 # One test process for each core.
 PYTEST := pytest --numprocesses=logical --dist=worksteal
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 repro: $(INSTALLED)$(PIPELINE) ## Make the model: download, train, evaluate, export (dvc repro)
 	dvc repro
 
 verify: $(INSTALLED)$(PIPELINE) ## Hash every file that dvc.lock names (DVC itself trusts times and sizes)
 	python -m stages.commands.verify
+
+metrics-diff: $(INSTALLED)$(PIPELINE) ## Compare metrics with those of the commit BASE (default HEAD), in Markdown
+	@dvc metrics diff --md $(BASE)
 
 serve: data/model $(INSTALLED)$(SERVICE) ## Serve the model that dvc.lock pins, on http://127.0.0.1:8080
 	python -m service
@@ -51,9 +60,16 @@ test-all: test ## Run these, then the slow ones
 bench: $(INSTALLED)$(ALL) ## Measure the service beside others (needs wrk)
 	python -m tests.benchmarks.serving
 
-lint: $(INSTALLED)$(ALL) ## Check style and types
+lint: $(INSTALLED)$(ALL) ## Check style, spelling, types, and the files in .github
 	ruff check
 	ruff format --check
+	codespell
+	$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	$(SCHEMA) custom.github-workflows-require-timeout .github/workflows/*.yml
+	$(SCHEMA) vendor.dependabot .github/dependabot.yml
+	$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(SCHEMA) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	pre-commit validate-config
 	mypy
 
 audit: $(INSTALLED)$(ALL) ## Look for known vulnerabilities in what requirements.txt locks
