@@ -22,6 +22,7 @@ from unittest import mock
 
 import yaml
 from cogapp import Cog
+from prometheus_client.metrics import MetricWrapperBase
 
 from tests.benchmarks import tables
 
@@ -96,7 +97,9 @@ def results() -> None:
     images = f"{len(_predictions()):,} test images"
     seeds = {str(row["experiment"]): row for row in _rows("seeds", "experiments")}
     training, serving = tables.load("training"), tables.load("serving")
-    seconds = next(row["s in all"] for row in _rows("training", "recipes") if row["recipe"] == "cnn")
+    seconds = next(
+        row["s in all"] for row in _rows("training", "recipes") if row["recipe"] == "cnn"
+    )
     rate = _of("this project, LiteRT", "requests/s")
     _table(
         ["", "", "measured on"],
@@ -168,9 +171,7 @@ def pictures() -> None:
     rows: dict[str, list[str]] = {kind: [] for kind in kinds}
     for row in csv.DictReader((PROJECT / "data/pictures/accuracy.csv").open()):
         rows[row["kind"]].append(f"{row['picture']} {float(row['accuracy']):.1%}")
-    _table(
-        ["variations", "accuracy"], [[kinds[kind], "; ".join(rows[kind])] for kind in kinds]
-    )
+    _table(["variations", "accuracy"], [[kinds[kind], "; ".join(rows[kind])] for kind in kinds])
 
 
 # The service
@@ -234,6 +235,34 @@ def long_requests_rule() -> None:
         f"more than {limits.SHORT_PICTURES} pictures or more than {limits.SHORT_PIXELS:,} pixels, "
         "or if it asks for several digits per picture."
     )
+
+
+def http_limits() -> None:
+    """The limits of HTTP itself, which no option changes."""
+    from service import connections
+
+    _show(
+        f"A worker keeps at most {connections.CONNECTIONS:,} connections. The head of a request has "
+        f"at most {connections.HEADERS} fields and {connections.HEAD // 1024} KiB."
+    )
+
+
+def metrics() -> None:
+    """Each metric of the service."""
+    from service import metrics
+
+    described = [
+        metric
+        for collector in vars(metrics.current()).values()
+        if isinstance(collector, MetricWrapperBase)
+        for metric in collector.describe()
+    ]
+    suffix = {"counter": "_total"}
+    rows = [
+        [f"`{metric.name}{suffix.get(metric.type, '')}`", metric.type, metric.documentation]
+        for metric in described
+    ]
+    _table(["metric", "type", "meaning"], rows)
 
 
 def comparison() -> None:
