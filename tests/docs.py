@@ -97,9 +97,8 @@ def results() -> None:
     images = f"{len(_predictions()):,} test images"
     seeds = {str(row["experiment"]): row for row in _rows("seeds", "experiments")}
     training, serving = tables.load("training"), tables.load("serving")
-    seconds = next(
-        row["s in all"] for row in _rows("training", "recipes") if row["recipe"] == "cnn"
-    )
+    recipes = {str(row["recipe"]): row for row in _rows("training", "recipes")}
+    seconds = _number(recipes["cnn"]["s in all"])
     rate = _of("this project, LiteRT", "requests/s")
     _table(
         ["", "", "measured on"],
@@ -126,7 +125,7 @@ def results() -> None:
                 f"{metrics['multiply_adds'] / 1e6:.1f} million multiply-adds per image",
                 "",
             ],
-            ["training", f"{seconds} s, without a GPU", training.processor],
+            ["training", f"{seconds:.0f} s, without a GPU", training.processor],
             ["service", f"{rate[1]:,.0f} requests/s over 8 connections", serving.processor],
         ],
     )
@@ -237,13 +236,15 @@ def long_requests_rule() -> None:
     )
 
 
-def http_limits() -> None:
-    """The limits of HTTP itself, which no option changes."""
+def fixed_limits() -> None:
+    """The limits that no option changes."""
     from service import connections
+    from service.api import limits
 
     _show(
-        f"A worker keeps at most {connections.CONNECTIONS:,} connections. The head of a request has "
-        f"at most {connections.HEADERS} fields and {connections.HEAD // 1024} KiB."
+        f"The pictures of one request together have at most {limits.TOGETHER} times "
+        f"`--max-pixels`. A worker keeps at most {connections.CONNECTIONS:,} connections. The head "
+        f"of a request has at most {connections.HEADERS} fields and {connections.HEAD // 1024} KiB."
     )
 
 
