@@ -27,9 +27,10 @@ from prometheus_client.metrics import MetricWrapperBase
 from tests.benchmarks import tables
 
 PROJECT = Path(__file__).parent.parent
-DOCUMENTS = [PROJECT / "README.md"]
-for folder in ("stages", "service", "tests"):
-    DOCUMENTS += sorted((PROJECT / folder).rglob("*.md"))
+FOLDERS = (PROJECT / name for name in ("stages", "service", "tests"))
+DOCUMENTS = [PROJECT / "README.md", *sorted(file for f in FOLDERS for file in f.rglob("*.md"))]
+ENGINES = ("LiteRT", "TensorFlow")
+PRICE = 0.05  # dollars per core-hour, about what clouds charge
 OPTIONS = ["--verbosity=1", "-P", "-p", "from tests import docs"]
 
 
@@ -40,8 +41,8 @@ def main() -> None:
     sys.exit(Cog().main(["cog", *how, *OPTIONS, *map(str, DOCUMENTS)]))
 
 
-class Made(Exception):  # noqa: N818
-    """A command has made its parser."""
+class ParserMade(BaseException):
+    """A command has made its parser, and need not go on."""
 
 
 # The pipeline
@@ -56,7 +57,7 @@ def graph() -> None:
 
 
 def stages() -> None:
-    """What each stage does, reads and writes."""
+    """What each stage does and writes."""
     found = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
     rows = []
     for name, stage in found.items():
@@ -80,8 +81,9 @@ def parameters() -> None:
             path = [*path[: len(indent) // 2], name]
             comment += [after] if after else []
             if comment and len(path) > 1:
-                short = value if value and len(value) < 40 and value != "[" else ""
-                rows.append([f"`{'.'.join(path)}`", f"`{short}`" if short else "", _join(comment)])
+                is_short = value and value != "[" and len(value) < 40
+                meaning = " ".join(comment).replace("|", "\\|")
+                rows.append([f"`{'.'.join(path)}`", f"`{value}`" if is_short else "", meaning])
             comment = []
         else:
             comment = []
@@ -208,8 +210,9 @@ def options(module: str, **defaults: str) -> None:
 def parser_of(module: str) -> argparse.ArgumentParser:
     """The parser that a command makes."""
     command = importlib.import_module(f"{module}.__main__")
-    made = mock.patch.object(argparse.ArgumentParser, "parse_args", autospec=True, side_effect=Made)
-    with made as parse, suppress(Made):
+    patch = mock.patch.object(argparse.ArgumentParser, "parse_args", autospec=True)
+    with patch as parse, suppress(ParserMade):
+        parse.side_effect = ParserMade
         command._options()
     return parse.call_args.args[0]
 
@@ -304,18 +307,17 @@ def billion() -> None:
     tb = pngs["size"] / pngs["nfiles"] / 1e3
     written = _number(row["output bytes per picture"]) / 1e3
     times = ", ".join(f"{hours / n:.1f} hours on {n} cores" for n in (cores, 16, 64))
-    price = 0.05  # dollars
     rows = [
         ["work", f"{hours:.0f} core-hours"],
         ["time, if it scales", times],
-        ["cost, at $0.05 per core-hour", f"${hours * price:.2f}"],
+        [f"cost, at ${PRICE} per core-hour", f"${hours * PRICE:.2f}"],
         ["input", f"{tb:.2f} TB as PNG files like MNIST's"],
         ["output", f"{written:.1f} TB of Parquet"],
     ]
     _table(["a billion pictures", ""], rows)
 
 
-# Benchmarks and commands
+# Benchmarks and commands of the Makefile
 
 
 def benchmark(name: str, table: str) -> None:
@@ -330,7 +332,7 @@ def targets() -> None:
     _table(["command", "what it does"], [[f"`make {name}`", what] for name, what in found])
 
 
-ENGINES = ("LiteRT", "TensorFlow")
+# Helpers
 
 
 def _predictions() -> list[dict[str, str]]:
@@ -371,10 +373,6 @@ def _default(value: object) -> str:
     if value is None or value is False:
         return ""
     return f"{value:,}" if isinstance(value, int) and value > 9999 else f"`{value}`"
-
-
-def _join(lines: list[str]) -> str:
-    return " ".join(lines).replace("|", "\\|")
 
 
 def _table(header: list[str], rows: list[list[str]]) -> None:
