@@ -15,6 +15,7 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def results() -> None:
                 images,
             ],
             [
-                "accuracy over seeds",
+                "the same over seeds, mean ± standard deviation",
                 f"{_number(seeds['mean']['accuracy']):.2%} ± "
                 f"{_number(seeds['standard deviation']['accuracy']):.2%}",
                 f"{len(seeds) - 2} seeds",
@@ -160,6 +161,18 @@ def robustness() -> None:
         *([name, f"{accuracy:.2%}"] for name, accuracy in metrics["robustness"].items()),
     ]
     _table(["test images", "accuracy"], rows)
+
+
+def mistakes() -> None:
+    """How many errors are on images whose label is rejected."""
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    rejected = params["evaluate"]["rejected_labels"]
+    rows = enumerate(_predictions())
+    wrong = [number for number, row in rows if row["label"] != row["prediction"]]
+    _sentences(
+        f"{len({*wrong} & {*rejected})} of the {len(wrong)} errors are on images whose published",
+        "label most reviewers reject (`evaluate.rejected_labels`).",
+    )
 
 
 def pictures() -> None:
@@ -232,10 +245,10 @@ def long_requests_rule() -> None:
     """When the service treats a request as long."""
     from service.api import limits
 
-    _show(
-        f"A request is long if its body has more than {limits.SHORT_BODY // 1024} KiB, if it has "
-        f"more than {limits.SHORT_PICTURES} pictures or more than {limits.SHORT_PIXELS:,} pixels, "
-        "or if it asks for several digits per picture."
+    _sentences(
+        f"A request is long if its body has more than {limits.SHORT_BODY // 1024} KiB, if it has",
+        f"more than {limits.SHORT_PICTURES} pictures or more than {limits.SHORT_PIXELS:,} pixels,",
+        "or if it asks for several digits per picture.",
     )
 
 
@@ -244,10 +257,10 @@ def fixed_limits() -> None:
     from service import connections
     from service.api import limits
 
-    _show(
-        f"The pictures of one request together have at most {limits.TOGETHER} times "
-        f"`--max-pixels`. A worker keeps at most {connections.CONNECTIONS:,} connections. The head "
-        f"of a request has at most {connections.HEADERS} fields and {connections.HEAD // 1024} KiB."
+    _sentences(
+        f"The pictures of one request together have at most {limits.TOGETHER} times",
+        f"`--max-pixels`. A worker keeps at most {connections.CONNECTIONS:,} connections. The head",
+        f"of a request has at most {connections.HEADERS} fields and {connections.HEAD // 1024} KiB.",
     )
 
 
@@ -290,7 +303,7 @@ def comparison() -> None:
             f"percentile of latency is {_ratios(p99[engine], latency)} times as long."
             for engine in ENGINES
         ]
-    _show("\n".join(sentences))
+    _show("\n".join(f"- {sentence}" for sentence in sentences))
 
 
 # Bulk recognition
@@ -382,6 +395,10 @@ def _table(header: list[str], rows: list[list[str]]) -> None:
 
 def _block(language: str, text: str) -> None:
     _show(f"```{language}\n{text}\n```")
+
+
+def _sentences(*parts: str) -> None:
+    _show(textwrap.fill(" ".join(parts), 118))
 
 
 def _show(*paragraphs: str) -> None:
