@@ -259,8 +259,9 @@ def fixed_limits() -> None:
 
     _sentences(
         f"The pictures of one request together have at most {limits.TOGETHER} times",
-        f"`--max-pixels`. A worker keeps at most {connections.CONNECTIONS:,} connections. The head",
-        f"of a request has at most {connections.HEADERS} fields and {connections.HEAD // 1024} KiB.",
+        f"`--max-pixels`. A worker keeps at most {connections.CONNECTIONS:,} connections.",
+        f"The head of a request has at most {connections.HEADERS} fields and",
+        f"{connections.HEAD // 1024} KiB.",
     )
 
 
