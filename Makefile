@@ -1,7 +1,7 @@
 # `make` alone lists the commands. Each installs what it needs into .venv, in the versions and with
 # the hashes of requirements.txt, and removes nothing that another has installed.
 .DEFAULT_GOAL := help
-.PHONY: help repro verify metrics-diff serve check test test-all bench lint audit licences lock
+.PHONY: help repro verify metrics-diff serve check test test-all bench docs lint audit licences lock
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -59,6 +59,9 @@ test-all: test ## Run these, then the slow ones
 
 bench: $(INSTALLED)$(ALL) ## Measure the service beside others (needs wrk)
 	python -m tests.benchmarks.serving
+
+docs: $(INSTALLED)$(ALL) ## Write the generated parts of the documents afresh
+	python -m tests.docs
 
 lint: $(INSTALLED)$(ALL) ## Check style, spelling, types, and the files in .github
 	ruff check

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.inference
 
-Median microseconds an image on one thread, for batches of 1 and of 256. Needs `data/model`.
+Prints and saves the median microseconds per image on one thread, for batches of 1 and of 256.
+Needs `data/model`.
 """
 
 import os
@@ -16,8 +17,10 @@ import numpy as np
 
 from service.recognition import engines
 from stages.common import network
+from tests.benchmarks import tables
 
 ROUNDS = {1: 500, 256: 20}
+COLUMNS = {"engine": ""} | {f"µs per image, batch {batch}": ".0f" for batch in ROUNDS}
 
 
 def median(engine: engines.Recognizer, batch: int, rounds: int) -> float:
@@ -33,14 +36,14 @@ def median(engine: engines.Recognizer, batch: int, rounds: int) -> float:
 
 def main() -> None:
     model = network.load(Path("data/network"))
-    print(
-        f"{model.count_params():,} parameters, {network.multiply_adds(model):,} multiply-adds\n\n"
-        "| engine | us an image, batch 1 | us an image, batch 256 |\n|---|---|---|"
-    )
+    print(f"{model.count_params():,} parameters, {network.multiply_adds(model):,} multiply-adds")
+    rows: list[tables.Row] = []
     for name in engines.ENGINES:
         engine = engines.load(Path("data/model"), name)
-        cells = [f"{median(engine, *sizes):.0f}" for sizes in ROUNDS.items()]
-        print(f"| {name} | {' | '.join(cells)} |")
+        medians = [median(engine, *sizes) for sizes in ROUNDS.items()]
+        rows.append(dict(zip(COLUMNS, [name, *medians], strict=True)))
+    table = tables.Table(COLUMNS, rows)
+    tables.report("inference", {"engines": table}, "Random images, one thread.")
 
 
 if __name__ == "__main__":

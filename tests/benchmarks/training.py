@@ -3,9 +3,10 @@
     python -m tests.benchmarks.training              # cnn and keras
     python -m tests.benchmarks.training cnn keras torch mlp original
 
-Each recipe trains in a process of its own and is measured on the test split after every epoch;
-only the time in training counts. Needs `data/idx`, so run `dvc repro download` first. On two cores
-cnn, keras and torch take two to four minutes each, the others seconds.
+Prints a table, and saves it if all recipes ran. Each recipe trains in a process of its own and is
+measured on the test split after every epoch; only the time in training counts. Needs `data/idx`, so
+run `dvc repro download` first. On two cores cnn, keras and torch take two to four minutes each, the
+others seconds.
 
 - cnn: the default run, as params.yaml has it.
 - keras: the convnet of https://keras.io/examples/vision/mnist_convnet, batch 128, 15 epochs, a
@@ -26,8 +27,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stages.common import idx, params
+from tests.benchmarks import tables
 
 MARKS = (0.99, 0.995)
+COLUMNS = {
+    "recipe": "",
+    "s per epoch": ".1f",
+    "s to 99.0 %": ".0f",
+    "s to 99.5 %": ".0f",
+    "last accuracy": ".2%",
+    "s in all": ".0f",
+}
 IDX = Path("data/idx")
 
 Point = tuple[float, float]  # seconds of training so far, test accuracy
@@ -199,13 +209,17 @@ def main() -> None:
     for name in names:
         with multiprocessing.get_context("spawn").Pool(1) as fresh:
             points[name] = fresh.apply(measure, (name,))
-    print("\n| recipe | s an epoch | s to 99.0 % | s to 99.5 % | last accuracy | s in all |")
-    print("|---|---|---|---|---|---|")
-    for name, course in points.items():
-        reached = [next((f"{s:.0f}" for s, a in course if a >= mark), "-") for mark in MARKS]
-        total, last = course[-1]
-        cells = [name, f"{total / len(course):.1f}", *reached, f"{last:.2%}", f"{total:.0f}"]
-        print(f"| {' | '.join(cells)} |")
+    rows = [_row(name, course) for name, course in points.items()]
+    settings = "Each recipe was trained once."
+    save = set(names) == set(RECIPES)
+    tables.report("training", {"recipes": tables.Table(COLUMNS, rows)}, settings, save=save)
+
+
+def _row(name: str, course: list[Point]) -> tables.Row:
+    reached = [next((s for s, a in course if a >= mark), "-") for mark in MARKS]
+    total, last = course[-1]
+    cells = (name, total / len(course), *reached, last, total)
+    return dict(zip(COLUMNS, cells, strict=True))
 
 
 if __name__ == "__main__":

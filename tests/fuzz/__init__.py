@@ -3,7 +3,6 @@
 python -m tests.fuzz.images /tmp/images -max_total_time=600
 python -m tests.fuzz.protocols /tmp/protocols -max_total_time=600   # needs data/model
 python -m tests.fuzz.idx /tmp/idx -max_total_time=600
-python -m tests.fuzz.params /tmp/params -max_total_time=600
 
 The folder is the corpus: it is made of files of this repository if it isn't there, and keeps every
 input that reached new code. An input that fails is written beside it; its name in place of the
