@@ -1,6 +1,7 @@
 """Where modules are, what they may import, and where their tests are."""
 
 import ast
+import builtins
 from collections.abc import Iterator
 
 import pytest
@@ -56,6 +57,26 @@ def test_no_import_crosses_a_boundary_the_wrong_way(importers, forbidden, allowe
         if imported.startswith(tuple(forbidden)) and not is_in(imported, *allowed)
     ]
     assert wrong == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_name_shadows_a_builtin_or_an_imported_module(module):
+    taken, names = {name for name in dir(builtins) if not name.startswith("_")}, []
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        match node:
+            case ast.Import():
+                taken |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+            case ast.ImportFrom():
+                full = {
+                    alias.asname or alias.name: f"{node.module}.{alias.name}"
+                    for alias in node.names
+                }
+                taken |= {name for name, imported in full.items() if imported in MODULES}
+            case ast.arg(arg=name) | ast.FunctionDef(name=name):
+                names.append(name)
+            case ast.Name(id=name, ctx=ast.Store()):
+                names.append(name)
+    assert [name for name in names if name in taken] == []
 
 
 @pytest.mark.parametrize(
