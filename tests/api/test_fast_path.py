@@ -43,7 +43,7 @@ def call(model, body, content_type, token=None, **others):
         "CONTENT_LENGTH": str(len(body)),
         "wsgi.input": BytesIO(body),
     }
-    chunks = with_fast_path(application, model, token)(environ | others, lambda *_: None)
+    chunks = with_fast_path(application, model, token)(environ | others, lambda *_: passed.append)
     return b"".join(chunks) or None, b"".join(passed)
 
 
