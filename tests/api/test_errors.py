@@ -33,7 +33,7 @@ def test_a_path_without_its_trailing_slash_is_redirected(client):
 
 @pytest.fixture
 def failing():
-    """Return a function that creates a client of an application that raises the given error."""
+    """Return a function that creates a client of an application that raises a chosen error."""
     application = Flask(__name__)
     errors.init_app(application)
 

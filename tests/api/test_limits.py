@@ -17,7 +17,7 @@ RAW = {"Content-Type": "image/png"}
 
 @pytest.fixture(scope="module")
 def strict(repository):
-    """Return a server whose limits are all lower than the defaults."""
+    """Yield a server whose limits are all lower than the defaults."""
     options = ["--max-body=20000", "--max-images=2", "--max-pixels=10000", "--timeout=1"]
     with running_server(repository.path, "--workers=1", *options) as server:
         yield server

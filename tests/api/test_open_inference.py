@@ -14,7 +14,7 @@ INFER = "/v2/models/mnist/infer"
 
 @pytest.fixture(scope="module")
 def nvidia(server):
-    """Return NVIDIA's client, connected to the real service."""
+    """Yield NVIDIA's client, connected to the real service."""
     with triton.InferenceServerClient(server.url.removeprefix("http://")) as inference_client:
         yield inference_client
 

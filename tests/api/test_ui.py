@@ -54,6 +54,7 @@ DIGITS: list[Strokes] = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Yield a headless Chromium."""
     chromium = program("chromium", "chromium")
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -69,7 +70,7 @@ def browser_errors() -> list[str]:
 
 @pytest.fixture
 def blank(browser: Browser, browser_errors: list[str]) -> Iterator[Page]:
-    """Return an empty tab, and check at the end that the browser reported no errors or warnings."""
+    """Yield an empty tab, and check at the end that the browser reported no errors or warnings."""
     with browser.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
         tab = context.new_page()
         tab.on(
@@ -367,8 +368,8 @@ def test_undo_reverts_strokes_pictures_and_clearing(page, server):
 
 
 def test_every_control_works_with_the_keyboard(page, server):
-    # As of Playwright 1.65, it enables the interception of file choosers without waiting for the
-    # browser. This early listener enables it long before the test opens the file chooser.
+    # As of version 1.65, Playwright does not wait until the browser intercepts file choosers. This
+    # listener starts the interception long before the test opens the file chooser.
     page.on("filechooser", lambda _: None)
     page.keyboard.press("Tab")
     expect(page.get_by_label("Upload a picture")).to_be_focused()
@@ -461,7 +462,7 @@ def luminance(color: str) -> float:
     """Return the relative luminance of a computed color, as WCAG 2.2 defines it."""
     channels = [int(channel) / 255 for channel in re.findall(r"\d+", color)[:3]]
     red, green, blue = (
-        p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in channels
+        c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels
     )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
@@ -504,9 +505,9 @@ def test_a_finger_draws_and_does_not_scroll(browser, server):
         session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         expect(page.get_by_role("status")).to_have_text(ANSWER)
         assert page.evaluate("scrollY") == 0
-        assert (
-            ink(page) > 840 * 240 / 358 * 66 * 0.8
-        )  # a line 240 px long; the canvas has 840 pixels for 358 px
+        # The line is about 240 px long. The canvas shows its 840 pixels in 358 px, and the stroke is
+        # 66 pixels wide.
+        assert ink(page) > 840 * 240 / 358 * 66 * 0.8
 
 
 @pytest.mark.parametrize("path", ["/", "/static/page.js", "/static/samples/7-0.png", "/static/no"])
