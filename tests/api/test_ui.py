@@ -505,8 +505,8 @@ def test_a_finger_draws_and_does_not_scroll(browser, server):
         session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         expect(page.get_by_role("status")).to_have_text(ANSWER)
         assert page.evaluate("scrollY") == 0
-        # The line is about 240 px long. The canvas shows its 840 pixels in 358 px, and the stroke is
-        # 66 pixels wide.
+        # The line is about 240 px long. The page shows the canvas's 840 pixels in 358 px, and the
+        # stroke is 66 canvas pixels wide.
         assert ink(page) > 840 * 240 / 358 * 66 * 0.8
 
 
