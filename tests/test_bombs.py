@@ -221,19 +221,19 @@ BODIES = {
     "eight million numbers in a tensor": lambda: (
         OPEN,
         tensor(shape=[1, 28, 28], data=[0] * (MAX_BODY // 2 - 100)),
-        "its data 8388508 numbers",
+        "its data has 8388508 numbers",
         JSON,
     ),
     "eight million sizes": lambda: (
         OPEN,
         tensor(shape=[0] * (MAX_BODY // 2 - 100), data=[]),
-        "a list of up to three numbers",
+        "a list of up to three integers",
         JSON,
     ),
     "a product without end": lambda: (
         OPEN,
         tensor(shape=[2**63 - 1] * (MAX_BODY // 20 - 9), data=[]),
-        "a list of up to three numbers",
+        "a list of up to three integers",
         JSON,
     ),
     "a long text beside short ones": lambda: (
@@ -245,7 +245,7 @@ BODIES = {
     "the same in a tensor": lambda: (
         OPEN,
         tensor(shape=[1], data=["a" * 100_000] + ["a"] * 100_000),
-        "The data of image are numbers",
+        "The data of image must be numbers",
         BODY,
     ),
     "a number beyond all": lambda: (TENSORFLOW, rows(b"1e400"), "JSON Parse error", BODY),
@@ -279,7 +279,7 @@ BODIES = {
     "base64 of thousands of pictures": lambda: (
         OPEN,
         tensor("BYTES", shape=[50_000], data=[base64.b64encode(PNG).decode()] * 50_000),
-        "50,000 images; the most is 1,000",
+        "50,000 images; the limit is 1,000",
         JSON,
     ),
 }
@@ -297,7 +297,7 @@ def test_binary_elements_without_end(send):
     binary = bytes(MAX_BODY - 500)  # four million elements of no bytes
     header = tensor("BYTES", shape=[1], parameters={"binary_data_size": len(binary)})
     headers = {LENGTH: str(len(header))}
-    refused(send, OPEN, header + binary, "its data 4194179 pictures", JSON, headers)
+    refused(send, OPEN, header + binary, "its data has 4194179 pictures", JSON, headers)
 
 
 def test_forms(send, subtests):
@@ -318,7 +318,7 @@ def test_forms(send, subtests):
 def test_a_compressed_body(send, path):
     headers = {"Content-Encoding": "gzip", **kind("png")}
     body = gzip.compress(bytes(256 * MIB))
-    refused(send, path, body, "Content-Encoding gzip is not read", BODY, headers, {415})
+    refused(send, path, body, "Content-Encoding gzip is not supported", BODY, headers, {415})
 
 
 def test_the_largest_pictures_are_decoded_in_bounded_memory(send, subtests):

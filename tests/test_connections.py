@@ -157,7 +157,7 @@ def test_who_still_sends_a_body_that_is_too_large_gets_the_answer(server):
         b"Content-Length: %d\r\n\r\n" % length
     )
     status, sentence = error_of(ask(server, head, bytes(length)))
-    assert (status, sentence) == (413, "The body is too large; the most is 16,777,216 bytes.")
+    assert (status, sentence) == (413, "The body is too large; the limit is 16,777,216 bytes.")
 
 
 def test_a_client_that_reads_no_answers_is_asked_to_wait(server):

@@ -121,5 +121,5 @@ def test_a_query_in_another_alphabet_reaches_the_application(server):
         told = b"".join(iter(lambda: client.recv(4096), b""))
     assert told.startswith(b"HTTP/1.1 400 ")
     assert json.loads(told.partition(b"\r\n\r\n")[2]) == {
-        "error": "The parameter digits is many or one, not '\u0446'."
+        "error": "The parameter digits must be many or one, not '\u0446'."
     }

@@ -1,4 +1,4 @@
-"""`GET /openapi.json`, the description of all routes, and `/docs/`, the same to read and try."""
+"""`GET /openapi.json`, the description of all routes, and `GET /docs/`, its Swagger UI page."""
 
 from pathlib import Path
 
@@ -6,16 +6,17 @@ from flask import Flask, Response
 from flask_swagger_ui import get_swaggerui_blueprint
 
 FILE = Path(__file__).parent / "openapi.json"
-# The page of Swagger UI has a script of its own in it, and styles.
+# As of flask-swagger-ui 5.34, the page contains an inline script and inline styles.
 POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-# Else it would put together an address from the request's header Host.
+# As of flask-swagger-ui 5.34, the default URL repeats the Host header of the request.
 SETTINGS = {"oauth2RedirectUrl": "/docs/oauth2-redirect.html"}
 
 
 def init_app(app: Flask) -> None:
+    """Add the routes `/openapi.json` and `/docs/` to an application."""
     description = FILE.read_bytes()
 
     @app.get("/openapi.json")
@@ -25,7 +26,7 @@ def init_app(app: Flask) -> None:
     docs = get_swaggerui_blueprint("/docs", "/openapi.json", SETTINGS)
 
     @docs.after_request
-    def protect(response: Response) -> Response:
+    def set_policy(response: Response) -> Response:
         response.headers["Content-Security-Policy"] = POLICY
         return response
 

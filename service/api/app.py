@@ -1,4 +1,4 @@
-"""The Flask application, put together."""
+"""The factory of the Flask application."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -25,13 +25,13 @@ from service.served_model import ARTIFACT, Model
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-# Of every answer. What software it is need not be known.
+# The value of Server hides which software serves the request.
 HEADERS = [
     ("Referrer-Policy", "no-referrer"),
     ("Server", "mnist"),
     ("X-Content-Type-Options", "nosniff"),
 ]
-# Of every answer but pages, which have their own.
+# The default policy. HTML pages set their own.
 POLICY = "default-src 'none'; frame-ancestors 'none'"
 
 
@@ -41,11 +41,16 @@ def create(
     token: str | None = None,
     log_format: str = "text",
 ) -> Flask:
-    """The application over a model, whose version goes on every answer.
+    """Create the application that serves a model.
 
     Args:
-        token: what requests have to carry, if anything.
-        log_format: one of `log.FORMATS`.
+        model: The served model. Every response carries its version in `X-Model-Version`.
+        limits: The limits of one request.
+        token: The token that every request must carry, or None to admit all requests.
+        log_format: The format of the access log, one of `access_log.FORMATS`.
+
+    Returns:
+        The application. A WSGI server can call it directly.
     """
     app = Flask(__name__, static_folder=None)
     app.config[CONFIG] = limits
@@ -59,32 +64,35 @@ def create(
     tensorflow_serving.init_app(app, model)
     open_inference.init_app(app, model)
 
-    # Every hook of Flask, and every look through its proxy, costs time on each request.
+    # One hook instead of several, and no `request` proxy: both cost time on every request.
     @app.before_request
     def begin() -> None:
-        current = request_ctx.request
-        if current.url_rule:
-            current.environ[metrics.ROUTE] = current.url_rule.rule
-        auth.check(token, current)
-        if REFUSAL in current.environ:
-            raise current.environ[REFUSAL]()
+        request = request_ctx.request
+        if request.url_rule:
+            request.environ[metrics.ROUTE] = request.url_rule.rule
+        auth.check(token, request)
+        if REFUSAL in request.environ:
+            raise request.environ[REFUSAL]()
 
-    quick = with_fast_path(app.wsgi_app, model, token)
-    app.wsgi_app = _observed(quick, model, log_format)  # type: ignore[assignment, method-assign]
+    fast = with_fast_path(app.wsgi_app, model, token)
+    app.wsgi_app = _observed(fast, model, log_format)  # type: ignore[assignment, method-assign]
     return app
 
 
 def _observed(application: "WSGIApplication", model: Model, log_format: str) -> "WSGIApplication":
-    """Log and count each answer, and add what all have. Hooks of Flask would take longer."""
+    """Wrap an application: log and count every response, and add the common headers.
+
+    A WSGI wrapper is faster than Flask's hooks, and it also covers the fast path.
+    """
 
     def wrapped(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         access_log.begin(environ)
         model.begin(environ)
 
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            code, took = int(status[:3]), access_log.seconds(environ)
-            access_log.write(log_format, environ, code, took)
-            metrics.count(environ, code, took)
+            code, duration = int(status[:3]), access_log.seconds(environ)
+            access_log.write(log_format, environ, code, duration)
+            metrics.count(environ, code, duration)
             headers += HEADERS
             headers.append(("X-Model-Version", environ[ARTIFACT].version))
             headers.append(("X-Request-Id", environ[access_log.IDENTITY]))

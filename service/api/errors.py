@@ -1,4 +1,4 @@
-"""Every error of every route: `{"error": "<one plain sentence>"}` with the right status."""
+"""The error handlers: every error response is `{"error": "<one sentence>"}` with its status."""
 
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
@@ -8,23 +8,24 @@ from service.api import limits
 from service.api.responses import json_response
 from service.recognition.images import ImageError
 
-FAILED = "The service failed on this request; its log says why."
-LONGEST = 1000  # characters of a sentence; some repeat what was sent
+FAILED = "The service failed to process this request; its log has the details."
+LONGEST = 1000  # characters of a sentence; some sentences repeat text from the request
 
 
 def init_app(app: Flask) -> None:
+    """Register the error handlers with an application."""
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(ImageError, _image_error)
     app.register_error_handler(Exception, _failure)
 
 
 def _http_error(error: HTTPException) -> Response | RequestRedirect:
-    if isinstance(error, RequestRedirect):  # to a path's other spelling: no error
+    if isinstance(error, RequestRedirect):  # Werkzeug redirects /docs to /docs/ by this exception
         return error
     response = json_response({"error": _shortened(_sentence(error))}, error.code or 500)
     for name, value in error.get_headers():
         if name != "Content-Type":
-            response.headers[name] = value  # such as Allow with 405
+            response.headers[name] = value  # for example, Allow with 405
     return response
 
 
@@ -40,12 +41,12 @@ def _failure(error: Exception) -> Response:
 def _sentence(error: HTTPException) -> str:
     match error.code:
         case 404 if error.description == NotFound.description:
-            return f"There is nothing at {request.path}; POST a picture to /recognize."
+            return f"The path {request.path} does not exist; POST a picture to /recognize."
         case 405:
             allowed = ", ".join(sorted(getattr(error, "valid_methods", None) or ()))
             return f"{request.method} is not allowed at {request.path}; use {allowed}."
         case 413 if error.description == RequestEntityTooLarge.description:
-            return f"The body is too large; the most is {limits.current().body:,} bytes."
+            return f"The body is too large; the limit is {limits.current().body:,} bytes."
     return error.description or error.name
 
 

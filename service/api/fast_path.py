@@ -1,7 +1,7 @@
-"""The most common request, one PNG file like MNIST's to /recognize, answered without Flask.
+"""The fast path: answer one small PNG file, POSTed to /recognize, without Flask.
 
-Flask takes about as long as all the rest of such a request. Any other request, and any that fails
-here, goes to Flask, which alone knows every route, option and error.
+Flask takes about as long as the rest of such a request. The fast path passes every other request,
+and every request on which it fails, to Flask, which knows all routes, options and errors.
 """
 
 from collections.abc import Iterable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 ROUTE = "/recognize"
-SMALL = 4096  # bytes; an image like MNIST's takes some hundred
+MAX_BODY = 4096  # bytes; a PNG file of an MNIST image has a few hundred
 
 
 def with_fast_path(
@@ -31,39 +31,44 @@ def with_fast_path(
     """Wrap an application: answer the most common request, and pass any other on.
 
     Args:
-        token: the token that requests must carry, or None.
+        application: The application that answers all other requests.
+        model: The served model.
+        token: The token that requests must carry, or None.
+
+    Returns:
+        The wrapped application.
     """
 
     def wrapped(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
-        if not _may_be_usual(environ, token):
+        if not _may_qualify(environ, token):
             return application(environ, start_response)
         body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
         try:
-            name, file = _file(body, environ.get("CONTENT_TYPE", ""))
-            image = images.decode(file) if file.startswith(images.PLAIN) else None
+            name, content = _file(body, environ.get("CONTENT_TYPE", ""))
+            image = images.decode(content) if content.startswith(images.PLAIN_PNG_HEAD) else None
         except (HTTPException, images.ImageError):
             image = None
         if image is None:
             environ["wsgi.input"] = BytesIO(body)
             return application(environ, start_response)
         labels, _ = model.recognize(image[np.newaxis], environ)
-        content = dumps({"filename": name, "labels": labels})
+        answer = dumps({"filename": name, "labels": labels})
         environ[metrics.ROUTE] = ROUTE
-        start_response("200 OK", [("Content-Type", TYPE), ("Content-Length", str(len(content)))])
-        return [content]
+        start_response("200 OK", [("Content-Type", TYPE), ("Content-Length", str(len(answer)))])
+        return [answer]
 
     return wrapped
 
 
-def _may_be_usual(environ: "WSGIEnvironment", token: str | None) -> bool:
-    """Return whether all but the body is as in the most common request, with the token."""
+def _may_qualify(environ: "WSGIEnvironment", token: str | None) -> bool:
+    """Return whether the request line, the headers and the token allow the fast path."""
     length = environ.get("CONTENT_LENGTH", "")
     return (
         environ["REQUEST_METHOD"] == "POST"
         and environ["PATH_INFO"] == ROUTE
         and not environ.get("QUERY_STRING")
         and length.isdecimal()
-        and int(length) <= SMALL
+        and int(length) <= MAX_BODY
         and "HTTP_CONTENT_ENCODING" not in environ
         and limits.REFUSAL not in environ
         and auth.allows(token, ROUTE, environ.get("HTTP_AUTHORIZATION"))
@@ -71,13 +76,15 @@ def _may_be_usual(environ: "WSGIEnvironment", token: str | None) -> bool:
 
 
 def _file(body: bytes, content_type: str) -> tuple[str | None, bytes]:
-    """Return the name and the content of the file in a body; no content if its type is another.
+    """Return the name and the content of the file in a body.
+
+    The name is None for a raw body. The content is empty for an unsupported content type.
 
     Raises:
-        HTTPException: the form is damaged, or has more than one part.
+        HTTPException: The form is damaged, or it has more than one part.
     """
     kind, options = parse_options_header(content_type)
     if kind == "multipart/form-data":
-        (file,) = uploads.read_form(body, options.get("boundary", ""), most=1)
+        (file,) = uploads.read_form(body, options.get("boundary", ""), max_parts=1)
         return file
     return None, body if kind == "image/png" else b""

@@ -1,4 +1,4 @@
-"""`GET /healthz`: the model is loaded and warm, and this is its version."""
+"""`GET /healthz`: report that the model is loaded, and its version."""
 
 from flask import Flask, Response
 
@@ -7,6 +7,8 @@ from service.served_model import Model
 
 
 def init_app(app: Flask, model: Model) -> None:
+    """Add the route `/healthz` to an application."""
+
     @app.get("/healthz")
     def healthz() -> Response:
         return json_response({"status": "ok", "version": model.version})

@@ -1,4 +1,4 @@
-"""How much one request may ask for. Each limit is an option of `python -m service`."""
+"""The limits of one request. Each field of `Limits` is an option of `python -m service`."""
 
 from dataclasses import dataclass
 
@@ -8,73 +8,106 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, ServiceUna
 from service import access_log
 from service.recognition.images import MAX_PIXELS
 
-CONFIG = "LIMITS"  # where an application has its limits
-# In the environ of a request that the server, before any application, found to be over one: what
-# makes the HTTPException to answer with. Not the exception itself, whose traceback would lead back
-# to the environ, and keep the connection until the garbage is collected.
+CONFIG = "LIMITS"  # the key of the limits in the application's configuration
+# The environ key of a refusal: the server sets it if a request exceeds a limit before any
+# application sees it. The value is a callable that creates the HTTPException of the response. A
+# stored exception would keep the connection alive until the next garbage collection, because its
+# traceback refers back to the environ.
 REFUSAL = "service.refusal"
-# A thousand pictures may be a few kilobytes each, and take a second each to decode: those of one
-# request have as many pixels as this many of the largest.
-TOGETHER = 4
-# A request is short if its body, its pictures and their pixels together are no more than these:
-# some ten milliseconds of work.
+# The pictures of one request may have as many pixels in total as this many pictures of the largest
+# size. Without this limit, a request of a thousand files of a few kilobytes each could take a
+# second per file to decode.
+MAX_LARGEST_PICTURES = 4
+# A request is short if its body, its pictures and their total pixels stay within these limits. It
+# then takes about ten milliseconds.
 SHORT_BODY = 1 << 16  # bytes
 SHORT_PICTURES = 4
 SHORT_PIXELS = 1_000_000
-ON_LOOP = "service.on_loop"  # in the environ of a request that is being answered on the event loop
-LEFT = "service.left"  # in the environ of a request whose client has closed the connection
+ON_LOOP = "service.on_loop"  # environ key: the event loop is answering this request
+LEFT = "service.left"  # environ key: the client has closed the connection
 
 
 class LongRequestError(BaseException):
-    """A request that is answered on the event loop turns out to be long.
+    """A request that the event loop is answering turns out to be long.
 
-    Not an Exception, which Flask would answer with 500.
+    The base class is not Exception, because Flask would answer an Exception with 500.
     """
 
 
 class ClientClosedRequest(HTTPException):
-    """The client has left. Only the log and the metrics show this status, which is nginx's."""
+    """The client has closed the connection.
+
+    Only the log and the metrics show this status. The number is nginx's.
+    """
 
     code = 499
-    description = "The client closed the connection before it had an answer."
+    description = "The client closed the connection before the service answered."
 
 
 @dataclass(frozen=True)
 class Limits:
-    body: int = 16 << 20  # bytes of a request
-    images: int = 1000  # of a request
-    pixels: int = MAX_PIXELS  # of a picture; checked before they are decoded
-    queue: int = 512  # requests that wait for their turn in one worker: about half a second
-    seconds: int = 30  # to receive a request, and as many again to answer it
+    """The limits of one request."""
+
+    body: int = 16 << 20  # bytes
+    images: int = 1000
+    pixels: int = MAX_PIXELS  # per picture; checked before decoding
+    queue: int = 512  # requests that wait in one worker; about half a second of work
+    seconds: int = 30  # to receive the request, and again to answer it
 
 
 def current() -> Limits:
-    """Those of the application that answers."""
+    """Return the limits of the application that answers the current request."""
     return current_app.config[CONFIG]
 
 
 def check_images(count: int) -> None:
-    """Raises 413 for more images than one request may have."""
-    most = current().images
-    if count > most:
-        raise RequestEntityTooLarge(f"The request has {count:,} images; the most is {most:,}.")
+    """Check the number of images in the current request.
+
+    Args:
+        count: The number of images.
+
+    Raises:
+        RequestEntityTooLarge: The count exceeds the limit (413).
+    """
+    limit = current().images
+    if count > limit:
+        raise RequestEntityTooLarge(f"The request has {count:,} images; the limit is {limit:,}.")
 
 
 def check_pixels(count: int) -> None:
-    """Raises 413 for more pixels in all than the pictures of one request may have."""
-    most = TOGETHER * current().pixels
-    if count > most:
-        raise RequestEntityTooLarge(f"The pictures have more than {most:,} pixels together.")
+    """Check the total pixels of all pictures in the current request.
+
+    Args:
+        count: The total number of pixels.
+
+    Raises:
+        RequestEntityTooLarge: The count exceeds the limit (413).
+    """
+    limit = MAX_LARGEST_PICTURES * current().pixels
+    if count > limit:
+        raise RequestEntityTooLarge(f"The pictures have more than {limit:,} pixels in total.")
 
 
 def leave_loop_if(long: bool) -> None:
-    """Raises LongRequestError if a request that is answered on the event loop is long."""
+    """Move the current request off the event loop if it is long.
+
+    Args:
+        long: Whether the request is long.
+
+    Raises:
+        LongRequestError: The request is long and the event loop is answering it.
+    """
     if long and ON_LOOP in request.environ:
         raise LongRequestError
 
 
 def check_time() -> None:
-    """Raises 503 where a request has taken all its time already, 499 if its client has left."""
+    """Check whether the current request should continue.
+
+    Raises:
+        ClientClosedRequest: The client has closed the connection (499).
+        ServiceUnavailable: The request has exceeded its time limit (503).
+    """
     if LEFT in request.environ:
         raise ClientClosedRequest
     seconds = current().seconds
@@ -83,6 +116,7 @@ def check_time() -> None:
 
 
 def out_of_time(seconds: int) -> ServiceUnavailable:
+    """Return the error of a request that exceeded its time limit of so many seconds (503)."""
     return ServiceUnavailable(
         f"The request took longer than {seconds} seconds; send fewer or smaller pictures."
     )

@@ -1,4 +1,4 @@
-"""`POST /recognize`: pictures as files of a form, or one as the body itself.
+"""`POST /recognize`: recognize pictures that arrive as files of a form, or one as the raw body.
 
 curl -F image=@104.png localhost:8080/recognize
 curl -H 'Content-Type: image/png' --data-binary @104.png localhost:8080/recognize
@@ -20,30 +20,33 @@ RAW_TYPES = {f"image/{name.lower()}" for name in images.FORMATS}
 
 
 def init_app(app: Flask, model: Model) -> None:
+    """Add the route `/recognize` to an application."""
+
     @app.post("/recognize")
     def recognize() -> Response:
         many = _choice("digits", "one", "many") == "many"
-        limits.leave_loop_if(many)  # to look for them takes 80 ms
-        probabilities_wanted = _choice("probabilities", "false", "true") == "true"
-        preprocessed_wanted = _choice("preprocessed", "false", "true") == "true"
-        seen_wanted = _choice("seen", "false", "true") == "true"  # the name before version 0.2.0
+        limits.leave_loop_if(many)  # finding several digits takes 80 ms
+        include_probabilities = _choice("probabilities", "false", "true") == "true"
+        include_preprocessed = _choice("preprocessed", "false", "true") == "true"
+        # Clients of versions before 0.2.0 use the former name of `preprocessed`.
+        include_seen = _choice("seen", "false", "true") == "true"
         names, contents = _pictures()
-        found = uploads.decode_all(images.decode_many if many else _decode_one, contents, names)
-        digits = np.concatenate([digits for digits, _ in found])
+        decoded = uploads.decode_all(images.decode_many if many else _decode_one, contents, names)
+        digits = np.concatenate([digits for digits, _ in decoded])
         if many:
             limits.check_images(len(digits))
         labels, probabilities = model.recognize(digits, request.environ)
         results, end = [], 0
-        for name, (preprocessed, boxes) in zip(names, found, strict=True):
+        for name, (preprocessed, boxes) in zip(names, decoded, strict=True):
             start, end = end, end + len(preprocessed)
             result: dict[str, Any] = {"filename": name, "labels": labels[start:end]}
             if many:
                 result["boxes"] = boxes
-            if probabilities_wanted:
+            if include_probabilities:
                 result["probabilities"] = probabilities[start:end]
-            if preprocessed_wanted:
+            if include_preprocessed:
                 result["preprocessed"] = preprocessed
-            if seen_wanted:
+            if include_seen:
                 result["seen"] = preprocessed
             results.append(result)
         return json_response(results[0] if len(results) == 1 else {"results": results})
@@ -54,16 +57,16 @@ def _decode_one(content: bytes, max_pixels: int) -> tuple[np.ndarray, list[Box]]
 
 
 def _choice(name: str, default: str, other: str) -> str:
-    if not request.query_string:  # the usual case, without parsing nothing
+    if not request.query_string:  # saves the time to parse an empty query, the usual case
         return default
     value = request.args.get(name, default)
     if value not in (default, other):
-        raise BadRequest(f"The parameter {name} is {other} or {default}, not {value!r}.")
+        raise BadRequest(f"The parameter {name} must be {other} or {default}, not {value!r}.")
     return value
 
 
 def _pictures() -> tuple[list[str | None], list[bytes]]:
-    """The name and the bytes of each picture in the request."""
+    """Return the names and the contents of the pictures in the current request."""
     if request.mimetype == "multipart/form-data":
         files = uploads.read_form(
             request_body.read(),

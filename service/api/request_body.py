@@ -1,4 +1,4 @@
-"""The body of the request, whole; and as JSON."""
+"""Read the body of the current request, and parse it as JSON."""
 
 import binascii
 from typing import Any
@@ -10,27 +10,49 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge, UnsupportedMe
 
 from service.api import limits
 
-LISTS = 30  # of an image in JSON: one for each row, and two around
+LISTS_PER_IMAGE = 30  # in JSON: one list per row, and two around the rows
 
 
 def read() -> bytes:
-    """Raises 413 where the body is larger than the application's limit, 415 if it is compressed."""
+    """Read the whole body of the current request.
+
+    Returns:
+        The body.
+
+    Raises:
+        RequestEntityTooLarge: The body exceeds the application's limit (413).
+        UnsupportedMediaType: The body is compressed (415).
+    """
     encoding = request.environ.get("HTTP_CONTENT_ENCODING", "identity")
     if encoding != "identity":
         raise UnsupportedMediaType(
-            f"A body of Content-Encoding {encoding} is not read; send it as it is."
+            f"Content-Encoding {encoding} is not supported; send the body uncompressed."
         )
     content = request.get_data(cache=False)
-    request.stream.read(1)  # of a chunked body at its limit: 413, where get_data just stops
+    # As of Werkzeug 3.1 (pallets/werkzeug#2620), get_data silently truncates a chunked body at the
+    # limit. Only the next read raises 413.
+    request.stream.read(1)
     return content
 
 
 def parse_object(content: bytes) -> dict[str, Any]:
-    """Raises 400 unless the content is a JSON object; 413 where it cannot be one of images."""
-    most = LISTS * (limits.current().images + 100)
-    # Nothing but lists would take 36 times the length of the body in memory.
-    if content.count(b"[") + content.count(b"{") > most:
-        raise RequestEntityTooLarge(f"The JSON body has more than {most:,} lists and objects.")
+    """Parse a JSON object.
+
+    Args:
+        content: The JSON, in UTF-8.
+
+    Returns:
+        The object.
+
+    Raises:
+        BadRequest: The content is not a JSON object (400).
+        RequestEntityTooLarge: The content has more lists and objects than the maximum number of
+            images needs (413).
+    """
+    # A body that consists of lists would take 36 times its length in memory.
+    limit = LISTS_PER_IMAGE * (limits.current().images + 100)
+    if content.count(b"[") + content.count(b"{") > limit:
+        raise RequestEntityTooLarge(f"The JSON body has more than {limit:,} lists and objects.")
     try:
         parsed = orjson.loads(content)
     except orjson.JSONDecodeError as error:
@@ -41,21 +63,38 @@ def parse_object(content: bytes) -> dict[str, Any]:
 
 
 def from_base64(text: str) -> bytes:
-    """Raises 400 unless the text is base64, with or without its padding."""
+    """Decode base64.
+
+    Args:
+        text: The base64, with or without its padding.
+
+    Returns:
+        The decoded bytes.
+
+    Raises:
+        BadRequest: The text is not base64 (400).
+    """
     try:
         return binascii.a2b_base64(text + "=" * (-len(text) % 4), strict_mode=True)
     except ValueError as error:
         raise BadRequest("Unable to base64 decode") from error
 
 
-def numbers(nested: Any) -> np.ndarray:
-    """Numbers of JSON as float64, of the shape of the lists that they are in.
+def to_array(nested: Any) -> np.ndarray:
+    """Convert numbers of JSON to an array.
+
+    Args:
+        nested: A number, or nested lists of numbers.
+
+    Returns:
+        The numbers, float64, in the shape of the lists.
 
     Raises:
-        TypeError: something else is among them.
-        ValueError: the lists are not all as long as each other.
+        TypeError: A value is not a number.
+        ValueError: Lists at the same depth have different lengths.
     """
-    # As objects first: of texts NumPy makes an array in which each is as long as the longest.
+    # An array of strings would take as much memory per element as the longest string. An array of
+    # objects does not.
     objects = np.array(nested, object)
     types = set(map(type, objects.ravel()))
     if list in types:

@@ -1,11 +1,13 @@
-"""`GET /`: draw a digit or give a picture, and see what the model makes of it.
+"""`GET /`: the page on which visitors draw or upload a digit and see the result.
 
-The page is the files in `static/` as they are; it asks `POST /recognize` like any other client.
+The page consists of the static files in `static/`. It calls `POST /recognize` like any other
+client.
 """
 
 from flask import Blueprint, Flask, Response
 
-# Only what this service sends itself; pictures also from the visitor's own disk (blob:).
+# The page loads resources only from this service. Pictures may also come from the visitor's own
+# disk (blob:).
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -13,6 +15,7 @@ POLICY = (
 
 
 def init_app(app: Flask) -> None:
+    """Add the page and its files to an application."""
     page = Blueprint("page", __name__, static_folder="static", static_url_path="/static")
 
     @page.get("/")
@@ -20,7 +23,7 @@ def init_app(app: Flask) -> None:
         return page.send_static_file("index.html")
 
     @page.after_request
-    def protect(response: Response) -> Response:
+    def set_policy(response: Response) -> Response:
         response.headers["Content-Security-Policy"] = POLICY
         return response
 

@@ -1,4 +1,4 @@
-"""The pictures of a request, within its limits, to images."""
+"""Decode the pictures of a request within its limits."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeVar
@@ -14,22 +14,26 @@ from service.recognition.images import ImageError
 Decoded = TypeVar("Decoded")
 
 
-def read_form(content: bytes, boundary: str, most: int) -> list[tuple[str, bytes]]:
-    """Read the files in the fields named `image`. Flask's own parser takes several times as long.
+def read_form(content: bytes, boundary: str, max_parts: int) -> list[tuple[str, bytes]]:
+    """Read the files in the form fields named `image`.
+
+    As of Werkzeug 3.1, Flask's own form parser is several times slower than this one.
 
     Args:
-        boundary: the parameter of the header Content-Type.
-        most: the number of parts that the form may have.
+        content: The body of the request.
+        boundary: The boundary parameter of the Content-Type header.
+        max_parts: The number of parts that the form may have.
 
     Returns:
-        The name and the content of each file; at least one.
+        The name and the content of each file, for at least one file.
 
     Raises:
-        HTTPException: 413 for more parts; 400 if the form is damaged or has no such file.
+        RequestEntityTooLarge: The form has too many parts or headers (413).
+        BadRequest: The form is damaged, or it has no such file (400).
     """
     files = []
     try:
-        with PushMultipartParser(boundary, len(content), max_segment_count=most) as parser:
+        with PushMultipartParser(boundary, len(content), max_segment_count=max_parts) as parser:
             for event in parser.parse(content):
                 if isinstance(event, MultipartSegment):
                     part, data = event, bytearray()
@@ -39,7 +43,7 @@ def read_form(content: bytes, boundary: str, most: int) -> list[tuple[str, bytes
                     files.append((part.filename, bytes(data)))
     except ParserLimitReached as error:
         raise RequestEntityTooLarge(
-            f"The form has more than {most:,} parts, or one with too many headers."
+            f"The form has more than {max_parts:,} parts, or a part with too many headers."
         ) from error
     except MultipartError as error:
         raise BadRequest(f"The form is damaged or cut off: {error.args[0]}.") from error
@@ -53,19 +57,29 @@ def decode_all(
     contents: Sequence[bytes],
     names: Sequence[str | None] = (),
 ) -> list[Decoded]:
-    """Decode pictures, each with `images.decode` or `images.decode_many`.
+    """Decode the pictures of the current request.
 
     Args:
-        names: of the pictures, for the error.
+        decode: The function that decodes one picture: `images.decode` or `images.decode_many`. Its
+            arguments are the content and the maximum number of pixels.
+        contents: The pictures.
+        names: The file names of the pictures, for error messages.
+
+    Returns:
+        The results of `decode`, in the order of `contents`.
 
     Raises:
-        ImageError: one is none, as in `images.decode`; the text says which of several.
-        HTTPException: 413 for too many, or too large together; 503 if they take too long.
+        ImageError: A picture cannot be decoded, as in `images.decode`. If the request has several
+            pictures, the text names the picture.
+        RequestEntityTooLarge: The pictures are too many, or too large in total (413).
+        ServiceUnavailable: Decoding takes too long (503).
+        ClientClosedRequest: The client has closed the connection (499).
+        LongRequestError: The event loop is answering the request, and the request is long.
     """
-    most = limits.current().pixels
+    max_pixels = limits.current().pixels
     limits.check_images(len(contents))
     limits.leave_loop_if(len(contents) > limits.SHORT_PICTURES)
-    pixels = sum(map(images.pixels_of, contents))
+    pixels = sum(map(images.count_pixels, contents))
     limits.leave_loop_if(pixels > limits.SHORT_PIXELS)
     if len(contents) > 1:
         limits.check_pixels(pixels)
@@ -74,7 +88,7 @@ def decode_all(
         if number:
             limits.check_time()
         try:
-            decoded.append(decode(content, most))
+            decoded.append(decode(content, max_pixels))
         except ImageError as error:
             if len(contents) == 1:
                 raise
@@ -84,7 +98,18 @@ def decode_all(
 
 
 def from_array(pixels: np.ndarray) -> np.ndarray:
-    """As `images.from_array`; raises 413 for too many."""
+    """Convert numbers to images with `images.from_array`, within the limits of the request.
+
+    Args:
+        pixels: Numbers (N, 28, 28) from 0 to 255, white ink on black.
+
+    Returns:
+        Images, uint8 (N, 28, 28).
+
+    Raises:
+        ImageError: The shape or a value is invalid, as in `images.from_array`.
+        RequestEntityTooLarge: The request has too many images (413).
+    """
     if pixels.ndim == 3:
         limits.check_images(len(pixels))
     return images.from_array(pixels)

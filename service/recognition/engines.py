@@ -1,4 +1,4 @@
-"""The artifact in memory: images in, labels and probabilities out."""
+"""Load the artifact and run it: images in, labels and probabilities out."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,29 +7,32 @@ from typing import Any, Protocol
 
 import numpy as np
 
-MODEL = "mnist"  # as protocols that name a model call it
+MODEL = "mnist"  # the name of the model in protocols that need one
 SIGNATURE = "serving_default"
-# The same network for LiteRT. Loaders of a SavedModel pass over `assets.extra`.
+# The same network for LiteRT. Loaders of a SavedModel ignore `assets.extra`.
 FLATBUFFER = Path("assets.extra/model.tflite")
-BATCH = 256  # most images in one call of TensorFlow; more gain nothing and cost memory
+BATCH = 256  # images per call of TensorFlow; larger batches are no faster and cost memory
 
 
 class Recognizer(Protocol):
+    """An engine that has loaded the artifact."""
+
     def recognize(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Recognise images.
+        """Recognize images.
 
         Args:
-            images: uint8 (N, 28, 28), white ink on black; N at least 1.
+            images: Images, uint8 (N, 28, 28), white ink on black; N is at least 1.
 
         Returns:
-            Labels, int64 (N,), and probabilities, float32 (N, 10).
+            The labels, int64 (N,), and the probabilities of all labels, float32 (N, 10).
         """
 
 
 class LiteRT:
-    """The artifact's flatbuffer: small, quick to start, and quick with single images."""
+    """The artifact's flatbuffer in LiteRT: small, and fast to start and with single images."""
 
     def __init__(self, folder: Path, threads: int) -> None:
+        """Load the artifact in `folder` for up to `threads` concurrent calls."""
         from ai_edge_litert.interpreter import Interpreter
 
         interpreters = [
@@ -43,13 +46,15 @@ class LiteRT:
         self._label, self._probabilities = (
             outputs[name]["index"] for name in ("label", "probabilities")
         )
-        # An interpreter has one set of tensors, so each thread takes one for itself: the one that
-        # was used last, whose weights are in the processor's cache.
+        # An interpreter has only one set of tensors, so each call takes one for itself. The queue
+        # is last in, first out, because the processor's cache holds the weights of the interpreter
+        # that ran last.
         self._free: LifoQueue[Any] = LifoQueue()
         for interpreter in interpreters:
             self._free.put(interpreter)
 
     def recognize(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Recognizer.recognize`."""
         labels = np.empty(len(images), np.int64)
         probabilities = np.empty((len(images), 10), np.float32)
         interpreter = self._free.get()
@@ -66,9 +71,10 @@ class LiteRT:
 
 
 class TensorFlow:
-    """The SavedModel itself."""
+    """The SavedModel in TensorFlow."""
 
-    def __init__(self, folder: Path, threads: int) -> None:  # any number of them may call it
+    def __init__(self, folder: Path, threads: int) -> None:
+        """Load the artifact in `folder`. TensorFlow allows any number of concurrent calls."""
         import tensorflow as tf
 
         self._constant = tf.constant
@@ -76,12 +82,13 @@ class TensorFlow:
         self._call = self._model.signatures[SIGNATURE]
 
     def recognize(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        answers = [
+        """See `Recognizer.recognize`."""
+        outputs = [
             self._call(image=self._constant(images[start : start + BATCH]))
             for start in range(0, len(images), BATCH)
         ]
-        labels = np.concatenate([answer["label"].numpy() for answer in answers])
-        probabilities = np.concatenate([answer["probabilities"].numpy() for answer in answers])
+        labels = np.concatenate([output["label"].numpy() for output in outputs])
+        probabilities = np.concatenate([output["probabilities"].numpy() for output in outputs])
         return labels, probabilities
 
 
@@ -89,10 +96,15 @@ ENGINES: dict[str, Callable[[Path, int], Recognizer]] = {"litert": LiteRT, "tens
 
 
 def load(folder: Path, engine: str, threads: int = 1) -> Recognizer:
-    """Load the artifact in `folder` and run it once, so that the first request finds it warm.
+    """Load the artifact, and run it so that the first request does not pay for the warm-up.
 
     Args:
-        threads: how many threads can recognise images at the same time.
+        folder: The directory of the artifact.
+        engine: A key of `ENGINES`.
+        threads: The number of threads that may recognize images concurrently.
+
+    Returns:
+        The loaded engine.
     """
     recognizer = ENGINES[engine](folder, threads)
     for _ in range(threads):

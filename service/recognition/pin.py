@@ -1,7 +1,7 @@
-"""From `dvc.lock` to verified bytes: the artifact that is served is the one that is pinned.
+"""Verify that the artifact on disk is the one that `dvc.lock` pins.
 
-A directory's hash is DVC 3's: the MD5 of the JSON list of its files, each with its MD5 and its
-path, sorted by path. It names the artifact here too, wherever a version is shown.
+The hash of a directory is the one of DVC 3: the MD5 of a JSON list of its files, each with its MD5
+and its path, sorted by path. The service also uses this hash as the version of the artifact.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-ARTIFACT = "data/model"  # as dvc.yaml names it, relative to dvc.lock
+ARTIFACT = "data/model"  # the path in dvc.yaml, relative to dvc.lock
 REMEDY = (
     f"run `dvc repro` to make it, `dvc checkout --force {ARTIFACT}` to restore it, or "
     f"`dvc pull {ARTIFACT}` to fetch it"
@@ -21,28 +21,29 @@ REMEDY = (
 
 
 class PinError(Exception):
-    """No artifact can be served; the text is the one sentence that says why and what to run."""
+    """No artifact can be served; the text is one sentence with the reason and the remedy."""
 
 
 @dataclass(frozen=True)
 class Pin:
-    """What `dvc.lock` says of the artifact."""
+    """The artifact's entry in `dvc.lock`."""
 
-    folder: Path
-    version: str  # the MD5 of the directory, 32 hexadecimal digits
+    folder: Path  # the directory of the artifact
+    version: str  # the MD5 of that directory, 32 hexadecimal digits
 
 
 def entries(lock: Path, *kinds: str) -> dict[str, dict[str, Any]]:
-    """Read what `dvc.lock` records of the paths of all stages.
+    """Read the entries of `dvc.lock`, of all stages together.
 
     Args:
+        lock: The path of `dvc.lock`.
         kinds: `deps`, `outs`, or both.
 
     Returns:
         The entry of each path.
 
     Raises:
-        PinError: the lock is missing or broken.
+        PinError: The file is missing or broken.
     """
     try:
         stages = yaml.safe_load(lock.read_bytes())["stages"].values()
@@ -64,66 +65,77 @@ def entries(lock: Path, *kinds: str) -> dict[str, dict[str, Any]]:
 
 
 def read(lock: Path) -> Pin:
-    """Find the artifact's entry in `dvc.lock`.
+    """Read the artifact's entry in `dvc.lock`.
+
+    Args:
+        lock: The path of `dvc.lock`.
 
     Raises:
-        PinError: the lock is missing or broken, has no such entry, or is of DVC 2's format.
+        PinError: The file is missing or broken, has no such entry, or has the format of DVC 2.
     """
     entry = entries(lock, "outs").get(ARTIFACT)
     if entry is None:
-        raise PinError(f"{lock} pins no {ARTIFACT}; run `dvc repro`")
+        raise PinError(f"{lock} has no entry for {ARTIFACT}; run `dvc repro`")
     version, suffix = str(entry.get("md5", ""))[:32], str(entry.get("md5", ""))[32:]
     if entry.get("hash") != "md5":
         raise PinError(
-            f"{lock} pins {ARTIFACT} in DVC 2's format, expected an entry with `hash: md5` as "
-            "DVC 3 writes it; run `dvc repro` with DVC 3"
+            f"{lock} pins {ARTIFACT} in DVC 2's format, expected DVC 3's with `hash: md5`; "
+            "run `dvc repro` with DVC 3"
         )
     if suffix != ".dir" or not set(version) <= set("0123456789abcdef"):
-        raise PinError(f"{lock} pins {ARTIFACT} with no directory hash; run `dvc repro`")
+        raise PinError(f"{lock} has no directory hash for {ARTIFACT}; run `dvc repro`")
     return Pin(lock.parent / ARTIFACT, version)
 
 
-def copy(pin: Pin, target: Path) -> None:
-    """Copy the pinned artifact to a new folder, every byte of which was hashed on its way.
+def copy(pinned: Pin, target: Path) -> None:
+    """Copy the pinned artifact to a new directory, and verify the copy by its hash.
 
-    Between check and use nobody can change a copy in a folder of one's own.
+    The caller serves the copy. If the target is private, no other user can change the files between
+    the check and their use.
+
+    Args:
+        pinned: The artifact's entry in `dvc.lock`.
+        target: The directory to create.
 
     Raises:
-        PinError: the artifact is not there, or its bytes are not the pinned ones; there is no
-            copy then.
+        PinError: The artifact is missing, or its bytes differ from the pinned ones. The target does
+            not exist then.
     """
     try:
         target.mkdir()
-        found, count = _copy(pin.folder, target)
+        version, count = _copy(pinned.folder, target)
     except OSError as error:
         shutil.rmtree(target, ignore_errors=True)
         raise PinError(
-            f"{pin.folder} cannot be copied ({error.strerror}), expected the artifact "
-            f"{pin.version}; {REMEDY}"
+            f"{pinned.folder} cannot be copied ({error.strerror}), expected the artifact "
+            f"{pinned.version}; {REMEDY}"
         ) from error
-    if found != pin.version:
+    if version != pinned.version:
         shutil.rmtree(target)
         raise PinError(
-            f"{pin.folder} is not the pinned artifact: expected {pin.version}, found {found} "
-            f"({count} files); {REMEDY}"
+            f"{pinned.folder} is not the pinned artifact: expected {pinned.version}, "
+            f"found {version} ({count} files); {REMEDY}"
         )
 
 
 def directory_hash(files: dict[str, str]) -> str:
-    """DVC 3's hash of a directory, without its suffix `.dir`.
+    """Return DVC 3's hash of a directory, without its suffix `.dir`.
 
     Args:
-        files: the MD5 of each file by its path in the directory, with forward slashes.
+        files: The MD5 of each file by its path in the directory, with forward slashes.
+
+    Returns:
+        The hash, 32 hexadecimal digits.
     """
     entries = [{"md5": md5, "relpath": path} for path, md5 in sorted(files.items())]
     return hashlib.md5(json.dumps(entries).encode(), usedforsecurity=False).hexdigest()
 
 
 def _copy(source: Path, target: Path) -> tuple[str, int]:
-    """Copy a folder, each file read once; return its hash and how many files it has."""
+    """Copy a directory and read each file once; return its hash and the number of its files."""
     files = {}
     if not source.is_dir():
-        source.stat()  # says which: missing, or not allowed
+        source.stat()  # raises the specific error of a missing or forbidden path
         raise NotADirectoryError(20, "not a directory")
     for file in source.rglob("*"):
         if file.is_file():

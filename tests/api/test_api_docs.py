@@ -1,4 +1,4 @@
-"""What openapi.json promises, tried on the live service."""
+"""The live service does what openapi.json describes."""
 
 import base64
 import io
@@ -14,9 +14,9 @@ import service
 from service.api import api_docs
 
 
-def _png(side: int, paper: int, ink: int) -> bytes:
+def _png(side: int, background: int, ink: int) -> bytes:
     buffer = io.BytesIO()
-    picture = Image.new("L", (side, side), paper)
+    picture = Image.new("L", (side, side), background)
     picture.paste(ink, (side // 2, side // 4, side // 2 + side // 10, side // 4 * 3))
     picture.save(buffer, "PNG")
     return buffer.getvalue()
@@ -36,17 +36,17 @@ openapi = schemathesis.openapi.from_path(api_docs.FILE)
 
 @openapi.parametrize()
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
-def test_every_route_does_as_described(case, server):
+def test_every_route_behaves_as_described(case, server):
     case.call_and_validate(base_url=server.url)
 
 
-def test_the_file_that_is_served_is_the_one_in_the_repository(client):
+def test_the_service_serves_the_file_of_the_repository(client):
     answer = client.get("/openapi.json")
     assert answer.content == api_docs.FILE.read_bytes()
 
 
 def test_every_route_is_described(artifact):
-    """All but the pages, and what is refused of TensorFlow Serving."""
+    """The description omits the pages and the unsupported routes of TensorFlow Serving."""
     described = json.loads(api_docs.FILE.read_text())
     assert described["info"]["version"] == service.__version__
     application = service.create_app(artifact.path / "dvc.lock")
@@ -58,7 +58,7 @@ def test_every_route_is_described(artifact):
     assert routes == set(described["paths"])
 
 
-def test_the_page_needs_no_other_host(client):
+def test_the_docs_page_needs_no_other_host(client):
     page = client.get("/docs/")
     assert page.status_code == 200
     assert "swagger-ui" in page.text

@@ -1,4 +1,4 @@
-"""Who may ask, and what an answer tells of the service."""
+"""Which requests the service admits with and without the token."""
 
 import re
 import socket
@@ -10,7 +10,16 @@ from tests.conftest import PROJECT, TRANSPORTS, client_of_server, in_process, st
 
 TOKEN = "x" * 64
 HEALTH = ["/healthz", "/v2/health/live", "/v2/health/ready"]
-REST = ["/", "/recognize", "/metrics", "/openapi.json", "/docs/", "/v1/models/mnist", "/v2", "/no"]
+PROTECTED = [
+    "/",
+    "/recognize",
+    "/metrics",
+    "/openapi.json",
+    "/docs/",
+    "/v1/models/mnist",
+    "/v2",
+    "/no",
+]
 
 
 @pytest.fixture(scope="module", params=TRANSPORTS)
@@ -20,8 +29,8 @@ def guarded(request, artifact, tmp_path_factory):
         return
     file = tmp_path_factory.mktemp("secret") / "token"
     file.write_text(f"{TOKEN}\n")
-    with client_of_server(artifact, f"--token-file={file}") as made:
-        yield made
+    with client_of_server(artifact, f"--token-file={file}") as client:
+        yield client
 
 
 def get(client, path, header=None):
@@ -29,27 +38,27 @@ def get(client, path, header=None):
 
 
 @pytest.mark.parametrize("path", HEALTH)
-def test_health_is_for_everybody(guarded, path):
+def test_the_health_routes_need_no_token(guarded, path):
     assert get(guarded, path).status_code == 200
 
 
-@pytest.mark.parametrize("path", REST)
+@pytest.mark.parametrize("path", PROTECTED)
 @pytest.mark.parametrize(
     "header",
     [None, TOKEN, f"Basic {TOKEN}", "Bearer", "Bearer ", f"Bearer {TOKEN}0", "Bearer \xfc"],
 )
-def test_nothing_else_is_without_the_token(guarded, path, header):
+def test_every_other_route_requires_the_token(guarded, path, header):
     answer = get(guarded, path, header)
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert answer.json() == {
-        "error": "This service asks for a token; send it in the header "
+        "error": "This service requires a token; send it in the header "
         "Authorization: Bearer <token>."
     }
 
 
 @pytest.mark.parametrize("header", [f"Bearer {TOKEN}", f"bearer  {TOKEN}"])
-def test_with_the_token_all_is_answered(guarded, png_files, header):
+def test_the_token_admits_requests(guarded, png_files, header):
     answer = guarded.post(
         "/recognize",
         files={"image": png_files[0].read_bytes()},
@@ -60,47 +69,47 @@ def test_with_the_token_all_is_answered(guarded, png_files, header):
 
 
 @pytest.mark.parametrize("guarded", TRANSPORTS[1:], indirect=True)
-def test_the_body_of_a_stranger_is_not_waited_for(guarded):
+def test_an_unauthorized_request_is_answered_before_its_body_arrives(guarded):
     host, _, port = guarded.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port)), timeout=30) as client:
         client.sendall(b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\nx")
         assert client.recv(4096).startswith(b"HTTP/1.1 401 Unauthorized\r\n")
 
 
-NO_TOKENS = [
+INVALID = [
     (None, "cannot be read (No such file or directory)"),
-    (b"", "does not hold one word; make one with `openssl rand -hex 32`"),
-    (b"two words", "does not hold one word"),
-    (b"two\nlines", "does not hold one word"),
-    (b"\xff", "holds other characters than ASCII"),
+    (b"", "must contain exactly one word; create a token with `openssl rand -hex 32`"),
+    (b"two words", "must contain exactly one word"),
+    (b"two\nlines", "must contain exactly one word"),
+    (b"\xff", "contains non-ASCII characters"),
 ]
 
 
 @pytest.fixture
 def token_file(tmp_path):
-    """Make a file, or only its name where there is no content."""
+    """Return a function that writes a token file, or only returns its path if content is None."""
 
-    def make(content):
+    def write(content):
         file = tmp_path / "token"
         if content is not None:
             file.write_bytes(content)
         return file
 
-    return make
+    return write
 
 
-@pytest.mark.parametrize(("content", "reason"), NO_TOKENS)
-def test_a_file_without_a_token_raises(token_file, content, reason):
+@pytest.mark.parametrize(("content", "reason"), INVALID)
+def test_read_rejects_an_invalid_token_file(token_file, content, reason):
     with pytest.raises(auth.TokenError, match=re.escape(reason)):
         auth.read(token_file(content))
 
 
 @pytest.mark.server
-@pytest.mark.parametrize(("content", "reason"), NO_TOKENS)
-def test_a_file_without_a_token_is_refused(token_file, content, reason):
+@pytest.mark.parametrize(("content", "reason"), INVALID)
+def test_the_service_does_not_start_with_an_invalid_token_file(token_file, content, reason):
     file = token_file(content)
-    done = start(PROJECT, f"--token-file={file}")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("service: the token file ")
-    assert reason in done.stderr
-    assert done.stderr.count("\n") == 1
+    result = start(PROJECT, f"--token-file={file}")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("service: the token file ")
+    assert reason in result.stderr
+    assert result.stderr.count("\n") == 1

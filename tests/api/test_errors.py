@@ -8,13 +8,15 @@ from service.recognition.images import ImageError
 @pytest.mark.parametrize(
     ("method", "path", "status", "sentence"),
     [
-        ("GET", "/nothing", 404, "There is nothing at /nothing; POST a picture to /recognize."),
-        ("POST", "/nothing", 404, "There is nothing at /nothing"),
+        ("GET", "/missing", 404, "The path /missing does not exist; POST a picture to /recognize."),
+        ("POST", "/missing", 404, "The path /missing does not exist"),
         ("GET", "/recognize", 405, "GET is not allowed at /recognize; use OPTIONS, POST."),
         ("DELETE", "/healthz", 405, "DELETE is not allowed at /healthz; use GET, HEAD, OPTIONS."),
     ],
 )
-def test_unknown_routes_and_methods(client, artifact, method, path, status, sentence):
+def test_unknown_paths_and_methods_return_404_and_405(
+    client, artifact, method, path, status, sentence
+):
     answer = client.request(method, path)
     assert answer.status_code == status
     assert sentence in answer.json()["error"]
@@ -23,7 +25,7 @@ def test_unknown_routes_and_methods(client, artifact, method, path, status, sent
         assert answer.headers["Allow"]
 
 
-def test_a_path_without_its_last_slash_is_redirected(client):
+def test_a_path_without_its_trailing_slash_is_redirected(client):
     answer = client.get("/docs")
     assert answer.status_code == 200
     assert answer.url == f"{client.url}/docs/"
@@ -31,7 +33,7 @@ def test_a_path_without_its_last_slash_is_redirected(client):
 
 @pytest.fixture
 def failing():
-    """A client of an application that raises what it is given."""
+    """Return a function that creates a client of an application that raises a chosen error."""
     application = Flask(__name__)
     errors.init_app(application)
 
@@ -45,14 +47,14 @@ def failing():
     return client
 
 
-def test_a_bug_is_one_sentence_for_the_client_and_a_traceback_in_the_log(failing, caplog):
+def test_a_bug_returns_one_sentence_and_logs_the_traceback(failing, caplog):
     answer = failing(KeyError("a secret")).get("/")
     assert answer.status_code == 500
-    assert answer.json == {"error": "The service failed on this request; its log says why."}
+    assert answer.json == {"error": errors.FAILED}
     assert "KeyError: 'a secret'" in caplog.text
 
 
-def test_a_long_sentence_is_cut_off(failing):
+def test_a_long_sentence_is_truncated(failing):
     answer = failing(ImageError("x" * 5000)).get("/")
     assert answer.status_code == 400
     assert answer.json == {"error": "x" * errors.LONGEST + "..."}

@@ -1,11 +1,11 @@
-"""The usual request is answered without Flask, and just as Flask would answer it."""
+"""The fast path answers the most common request without Flask, and exactly as Flask does."""
 
 from io import BytesIO
 
 import pytest
 import requests
 
-from service.api.fast_path import SMALL, with_fast_path
+from service.api.fast_path import MAX_BODY, with_fast_path
 from service.served_model import Model
 
 TOKEN = "x" * 32
@@ -22,20 +22,20 @@ def picture(png_files):
 
 
 def form(*parts):
-    """A form as `requests` sends it, and its type."""
-    made = requests.Request("POST", "http://localhost", files=parts).prepare()
-    return made.body, made.headers["Content-Type"]
+    """Return the body and the content type of a form as `requests` sends it."""
+    request = requests.Request("POST", "http://localhost", files=parts).prepare()
+    return request.body, request.headers["Content-Type"]
 
 
-def take(model, body, content_type, token=None, **others):
-    """What the shortcut answers, and the body that it leaves to the application."""
-    read = []
+def call(model, body, content_type, token=None, **others):
+    """Return the response of the fast path or None, and the body that it passes to Flask."""
+    passed = []
 
     def application(environ, start_response):
-        read.append(environ["wsgi.input"].read())
+        passed.append(environ["wsgi.input"].read())
         return []
 
-    given = {
+    environ = {
         "REQUEST_METHOD": "POST",
         "PATH_INFO": "/recognize",
         "QUERY_STRING": "",
@@ -43,24 +43,24 @@ def take(model, body, content_type, token=None, **others):
         "CONTENT_LENGTH": str(len(body)),
         "wsgi.input": BytesIO(body),
     }
-    chunks = with_fast_path(application, model, token)(given | others, lambda *_: read.append)
-    return b"".join(chunks) or None, b"".join(read)
+    chunks = with_fast_path(application, model, token)(environ | others, lambda *_: passed.append)
+    return b"".join(chunks) or None, b"".join(passed)
 
 
-def test_the_usual_request_never_reaches_flask(model, picture):
-    answer, left = take(model, *form(("image", ("a.png", picture))))
+def test_the_most_common_request_never_reaches_flask(model, picture):
+    answer, passed = call(model, *form(("image", ("a.png", picture))))
     assert answer.startswith(b'{"filename":"a.png","labels":[')
-    assert not left
-    answer, left = take(model, picture, "image/png")
+    assert not passed
+    answer, passed = call(model, picture, "image/png")
     assert answer.startswith(b'{"filename":null,"labels":[')
-    assert not left
+    assert not passed
 
 
 @pytest.mark.parametrize(
     "environ",
     [
         {"REQUEST_METHOD": "PUT"},
-        {"PATH_INFO": "/recognise"},
+        {"PATH_INFO": "/other"},
         {"QUERY_STRING": "probabilities=true"},
         {"CONTENT_TYPE": "image/jpeg"},
         {"CONTENT_TYPE": "multipart/form-data"},
@@ -70,31 +70,31 @@ def test_the_usual_request_never_reaches_flask(model, picture):
         {"token": TOKEN, "HTTP_AUTHORIZATION": "Bearer another"},
     ],
 )
-def test_another_request_reaches_flask_as_it_came(model, picture, environ):
-    assert take(model, picture, "image/png", **environ) == (None, picture)
+def test_any_other_request_reaches_flask_unchanged(model, picture, environ):
+    assert call(model, picture, "image/png", **environ) == (None, picture)
 
 
-def test_so_does_one_that_is_large_or_has_other_parts_or_no_good_picture(model, picture):
-    cut, cut_type = form(("image", ("a.png", picture)))
-    boundary = cut_type.rpartition("=")[2]
+def test_a_large_body_or_another_form_or_an_invalid_picture_reaches_flask_unchanged(model, picture):
+    whole, whole_type = form(("image", ("a.png", picture)))
+    boundary = whole_type.rpartition("=")[2]
     damaged = picture[:60] + b"\0" + picture[61:]
     for body, content_type in [
         form(("image", ("a.png", picture)), ("image", ("b.png", picture))),
         form(("other", ("a.png", picture))),
         form(("image", ("a.png", damaged))),
         form(("image", ("a.png", b""))),
-        (cut[:-9], cut_type),
-        # Such a boundary has to be quoted, so Flask refuses it.
-        (cut.replace(boundary.encode(), b"a=b"), cut_type.replace(boundary, "a=b")),
-        (picture + bytes(SMALL), "image/png"),
+        (whole[:-9], whole_type),
+        # Flask rejects this boundary, because it contains "=" and is not quoted.
+        (whole.replace(boundary.encode(), b"a=b"), whole_type.replace(boundary, "a=b")),
+        (picture + bytes(MAX_BODY), "image/png"),
         (damaged, "image/png"),
     ]:
-        assert take(model, body, content_type) == (None, body)
+        assert call(model, body, content_type) == (None, body)
 
 
-def test_the_token_opens_it(model, picture):
-    given = {"token": TOKEN, "HTTP_AUTHORIZATION": f"Bearer {TOKEN}"}
-    assert take(model, picture, "image/png", **given)[0]
+def test_the_token_admits_a_request(model, picture):
+    credentials = {"token": TOKEN, "HTTP_AUTHORIZATION": f"Bearer {TOKEN}"}
+    assert call(model, picture, "image/png", **credentials)[0]
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,9 @@ def test_the_token_opens_it(model, picture):
         *('"a".png', "100%.png", "%22.png", "ä.png", "九.png", "a\tb.png"),
     ],
 )
-def test_the_answer_is_as_by_flask(client, png_files, name):
+def test_the_response_equals_the_response_of_flask(client, png_files, name):
     for file in png_files[:3]:
-        short, long = (
+        fast, slow = (
             client.post(
                 f"/recognize{query}",
                 files={"image": (name, file.read_bytes(), "image/png")},
@@ -114,8 +114,8 @@ def test_the_answer_is_as_by_flask(client, png_files, name):
             )
             for query in ("", "?digits=one")
         )
-        assert short.status_code == 200
-        assert short.content == long.content
-        for answer in (short, long):
-            answer.headers.pop("Date", None)  # the clock may have ticked between the two
-        assert short.headers == long.headers
+        assert fast.status_code == 200
+        assert fast.content == slow.content
+        for answer in (fast, slow):
+            answer.headers.pop("Date", None)  # the requests may arrive in different seconds
+        assert fast.headers == slow.headers

@@ -1,9 +1,9 @@
-"""`GET /metrics`; what it counts is tested with `service.metrics`."""
+"""`GET /metrics`. The tests of `service.metrics` cover the values."""
 
 from prometheus_client import CONTENT_TYPE_LATEST
 
 
-def test_it_answers_in_the_text_format_of_prometheus(client):
+def test_metrics_have_the_text_format_of_prometheus(client):
     answer = client.get("/metrics")
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == CONTENT_TYPE_LATEST

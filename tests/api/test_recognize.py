@@ -1,4 +1,4 @@
-"""The service over HTTP, as its clients see it."""
+"""`POST /recognize` over HTTP."""
 
 import io
 import json
@@ -20,7 +20,7 @@ def field(*contents):
     return [("image", (f"{n}.png", content)) for n, content in enumerate(contents)]
 
 
-def test_one_picture_is_answered_exactly_so(client, png_files, artifact):
+def test_one_picture_returns_exactly_this_json(client, png_files, artifact):
     with png_files[104].open("rb") as file:
         answer = recognize(client, files={"image": file})
     assert answer.status_code == 200
@@ -28,20 +28,20 @@ def test_one_picture_is_answered_exactly_so(client, png_files, artifact):
     assert answer.headers["Content-Type"] == "application/json"
 
 
-def test_a_raw_body_has_no_filename(client, png_files, artifact):
+def test_a_raw_body_returns_no_filename(client, png_files, artifact):
     content = png_files[104].read_bytes()
     answer = recognize(client, data=content, headers={"Content-Type": "image/png"})
     assert answer.content == b'{"filename":null,"labels":[%d]}' % artifact.predictions[104]
 
 
-def test_a_chunked_body_is_read_to_its_end(client, png_files, artifact):
+def test_a_chunked_body_is_read_completely(client, png_files, artifact):
     content = png_files[104].read_bytes()
-    pieces = Chunked([content[:99], content[99:]])
-    answer = recognize(client, data=pieces, headers={"Content-Type": "image/png"})
+    chunks = Chunked([content[:99], content[99:]])
+    answer = recognize(client, data=chunks, headers={"Content-Type": "image/png"})
     assert answer.json() == {"filename": None, "labels": [artifact.predictions[104]]}
 
 
-def test_many_pictures_are_answered_in_order(client, png_files, artifact):
+def test_results_have_the_order_of_the_pictures(client, png_files, artifact):
     files = [("image", (file.name, file.read_bytes())) for file in png_files]
     answer = recognize(client, files=files)
     assert answer.json()["results"] == [
@@ -50,7 +50,7 @@ def test_many_pictures_are_answered_in_order(client, png_files, artifact):
     ]
 
 
-def test_probabilities_come_on_request(client, png_files, artifact):
+def test_probabilities_are_returned_on_request(client, png_files, artifact):
     content = png_files[104].read_bytes()
     answer = recognize(client, "?probabilities=true", files=field(content)).json()
     assert list(answer) == ["filename", "labels", "probabilities"]
@@ -60,7 +60,7 @@ def test_probabilities_come_on_request(client, png_files, artifact):
     assert int(np.argmax(row)) == answer["labels"][0] == artifact.predictions[104]
 
 
-def test_many_pictures_have_their_probabilities_each(client, png_files):
+def test_each_of_several_pictures_has_its_own_probabilities(client, png_files):
     contents = [file.read_bytes() for file in png_files[:3]]
     together = recognize(client, "?probabilities=true", files=field(*contents)).json()["results"]
     for content, result in zip(contents, together, strict=True):
@@ -68,12 +68,12 @@ def test_many_pictures_have_their_probabilities_each(client, png_files):
         np.testing.assert_allclose(result["probabilities"], alone["probabilities"], atol=1e-6)
 
 
-def test_probabilities_may_be_declined(client, png_files):
+def test_probabilities_false_returns_no_probabilities(client, png_files):
     answer = recognize(client, "?probabilities=false", files=field(png_files[0].read_bytes()))
     assert "probabilities" not in answer.json()
 
 
-def test_a_filename_of_any_script_comes_back(client, png_files):
+def test_a_filename_in_any_script_is_returned(client, png_files):
     content = png_files[0].read_bytes()
     answer = recognize(client, files={"image": ('drei "3" ü数.png', content)})
     assert answer.json()["filename"].endswith("ü数.png")
@@ -109,37 +109,45 @@ def stroke(mode="L", size=(28, 28), ink=255):
 
 @dataclass(frozen=True)
 class Chunked:
-    """A body that `requests` sends in pieces, without its length."""
+    """A body that `requests` sends in chunks, without Content-Length."""
 
-    pieces: list[bytes]
+    chunks: list[bytes]
 
     def __iter__(self):
-        return iter(self.pieces)
+        return iter(self.chunks)
 
 
-GOOD = png(stroke())
+VALID = png(stroke())
 PART = b"--x\r\nContent-Disposition: form-data; name=image; filename=a\r\n\r\n"
 RAW = {"headers": {"Content-Type": "image/png"}}
 
-BAD = {
-    "no field image": ({"files": {"picture": GOOD}}, 400, "no file in a field named image"),
+INVALID = {
+    "no field image": ({"files": {"picture": VALID}}, 400, "no file in a field named image"),
     "a text in the field": ({"files": {"x": b""}, "data": {"image": "9"}}, 400, "no file"),
     "an empty file": ({"files": field(b"")}, 400, "The image is empty."),
     "an empty body": ({"data": b"", **RAW}, 400, "The image is empty."),
     "not an image": ({"files": field(b"<html>")}, 400, "not an image"),
-    "a cut off file": ({"files": field(GOOD[:50])}, 400, "damaged or cut off"),
-    "a damaged file": ({"files": field(GOOD[:45] + b"\0\0" + GOOD[47:])}, 400, "damaged"),
-    "nothing on it": ({"files": field(png(Image.new("L", (28, 28))))}, 422, "No digit was found"),
-    "nothing on one of two": (
-        {"files": field(GOOD, png(Image.new("L", (90, 90), 255)))},
+    "a truncated file": ({"files": field(VALID[:50])}, 400, "damaged or cut off"),
+    "a damaged file": ({"files": field(VALID[:45] + b"\0\0" + VALID[47:])}, 400, "damaged"),
+    "a blank picture": ({"files": field(png(Image.new("L", (28, 28))))}, 422, "No digit was found"),
+    "one blank picture of two": (
+        {"files": field(VALID, png(Image.new("L", (90, 90), 255)))},
         422,
         "Image 2 (1.png): No digit was found",
     ),
-    "a bomb": ({"files": field(big_png())}, 400, "6000 x 6000 pixels"),
-    "one bad of three": ({"files": field(GOOD, b"", GOOD)}, 400, "Image 2 (1.png): The image is"),
+    "too many pixels": ({"files": field(big_png())}, 400, "6000 x 6000 pixels"),
+    "one invalid picture of three": (
+        {"files": field(VALID, b"", VALID)},
+        400,
+        "Image 2 (1.png): The image is",
+    ),
     "a body over the limit": ({"data": bytes(Limits.body + 1), **RAW}, 413, "too large"),
-    "a chunked one": ({"data": Chunked([bytes(Limits.body), b"x"]), **RAW}, 413, "too large"),
-    "a chunked form": (
+    "a chunked body over the limit": (
+        {"data": Chunked([bytes(Limits.body), b"x"]), **RAW},
+        413,
+        "too large",
+    ),
+    "a chunked form over the limit": (
         {
             "data": Chunked([PART, bytes(Limits.body)]),
             "headers": {"Content-Type": "multipart/form-data; boundary=x"},
@@ -148,10 +156,10 @@ BAD = {
         "too large",
     ),
     "too many files": ({"files": field(*[b"x"] * 1001)}, 413, "more than 1,000 parts"),
-    "no media type": ({"data": GOOD}, 415, "multipart/form-data"),
+    "no media type": ({"data": VALID}, 415, "multipart/form-data"),
     "JSON": ({"json": [1]}, 415, "multipart/form-data"),
     "a form without files": ({"data": {"image": "9"}}, 415, "multipart/form-data"),
-    "a name in no known alphabet": (
+    "a filename that is not UTF-8": (
         {
             "data": PART.replace(b"=a", b"=\xff") + b"\r\n--x--\r\n",
             "headers": {"Content-Type": "multipart/form-data; boundary=x"},
@@ -167,8 +175,8 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("request_", "status", "sentence"), BAD.values(), ids=BAD)
-def test_bad_input_is_one_sentence_and_the_service_lives_on(
+@pytest.mark.parametrize(("request_", "status", "sentence"), INVALID.values(), ids=INVALID)
+def test_invalid_input_returns_one_sentence_and_the_service_still_works(
     client, artifact, request_, status, sentence
 ):
     answer = recognize(client, **request_)
@@ -177,20 +185,20 @@ def test_bad_input_is_one_sentence_and_the_service_lives_on(
     assert sentence in answer.json()["error"]
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["X-Model-Version"] == artifact.version
-    assert recognize(client, files=field(GOOD)).status_code == 200
+    assert recognize(client, files=field(VALID)).status_code == 200
 
 
-def test_the_image_that_the_network_sees_is_shown(client, png_files, testing):
+def test_the_preprocessed_image_is_returned_on_request(client, png_files, testing):
     for name in ("preprocessed", "seen"):
         files = field(png_files[104].read_bytes())
         answer = recognize(client, f"?{name}=true", files=files)
         np.testing.assert_array_equal(answer.json()[name], testing[0][104:105])
 
 
-def test_several_digits_in_a_picture_are_read_from_left_to_right(client, testing):
+def test_many_digits_are_returned_from_left_to_right(client, testing):
     page = Image.new("L", (300, 120), 255)
-    for place, image in enumerate(testing[0][:3]):
-        page.paste(Image.fromarray(255 - image).resize((90, 90)), (100 * place + 5, 10))
+    for index, image in enumerate(testing[0][:3]):
+        page.paste(Image.fromarray(255 - image).resize((90, 90)), (100 * index + 5, 10))
     answer = recognize(
         client, "?digits=many&probabilities=true&preprocessed=true", files=field(png(page))
     )
@@ -202,14 +210,15 @@ def test_several_digits_in_a_picture_are_read_from_left_to_right(client, testing
     assert [left // 100 for left, *_ in result["boxes"]] == [0, 1, 2]
 
 
-def test_an_unknown_value_of_a_switch_is_refused(client):
-    answer = recognize(client, "?probabilities=maybe", files=field(GOOD))
+def test_an_unknown_value_of_a_parameter_returns_400(client):
+    answer = recognize(client, "?probabilities=maybe", files=field(VALID))
     assert answer.status_code == 400
-    assert answer.json()["error"] == "The parameter probabilities is true or false, not 'maybe'."
+    assert (
+        answer.json()["error"] == "The parameter probabilities must be true or false, not 'maybe'."
+    )
 
 
-def test_no_answer_to_a_picture_is_ever_empty(client):
-    """RGB, RGBA, 100 x 100, 56 x 14 and 16 bits: each has a label or a sentence."""
+def test_every_mode_and_size_returns_a_label(client):
     pictures = [
         stroke("RGB", ink="white"),
         stroke("RGBA", ink="white"),
@@ -224,7 +233,7 @@ def test_no_answer_to_a_picture_is_ever_empty(client):
         assert len(json.loads(answer.content)["labels"]) == 1
 
 
-def test_the_pipeline_and_the_service_decode_alike(repository, testing):
+def test_the_service_decodes_the_files_of_the_pipeline_exactly(repository, testing):
     folder = repository.path / "data/png/testing"
     for number, (image, label) in enumerate(zip(*testing, strict=True)):
         file = folder / str(label) / f"{number}.png"

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's REST interface over HTTP, as its clients use it."""
+"""TensorFlow Serving's REST interface over HTTP."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ def picture(file):
     return {"b64": base64.b64encode(file.read_bytes()).decode()}
 
 
-def test_status(client, number):
+def test_the_status_is_available(client, number):
     state = {
         "version": str(number),
         "state": "AVAILABLE",
@@ -36,11 +36,11 @@ def test_status(client, number):
         assert client.get(path).json() == {"model_version_status": [state]}
 
 
-def test_the_number_is_the_first_12_digits_of_the_version(artifact, number):
+def test_number_of_is_the_first_12_digits_of_the_version(artifact, number):
     assert f"{number:012x}" == artifact.version[:12]
 
 
-def test_metadata_is_what_the_saved_model_says(client, number, artifact):
+def test_metadata_equals_the_signatures_of_the_saved_model(client, number, artifact):
     from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
     answer = client.get(f"{MODEL}/metadata").json()
@@ -48,15 +48,15 @@ def test_metadata_is_what_the_saved_model_says(client, number, artifact):
     assert answer["model_spec"] == spec
     saved = SavedModel.FromString((artifact.path / "data/model/saved_model.pb").read_bytes())
     (graph,) = saved.meta_graphs
-    told = answer["metadata"]["signature_def"]["signature_def"]
-    assert set(told) == {"serving_default", "recognize_png"}
-    for name, signature in told.items():
+    signatures = answer["metadata"]["signature_def"]["signature_def"]
+    assert set(signatures) == {"serving_default", "recognize_png"}
+    for name, signature in signatures.items():
         assert signature.pop("defaults") == {}
         parsed = json_format.ParseDict(signature, type(graph.signature_def[name])())
         assert parsed == graph.signature_def[name]
 
 
-def test_rows_of_images(client, testing, artifact):
+def test_images_in_row_format(client, testing, artifact):
     for instances in (
         testing[0][:7].tolist(),
         [{"image": image.tolist()} for image in testing[0][:7]],
@@ -67,7 +67,7 @@ def test_rows_of_images(client, testing, artifact):
         assert rows[0]["label"] == int(np.argmax(rows[0]["probabilities"]))
 
 
-def test_columns_of_images(client, testing, artifact):
+def test_images_in_column_format(client, testing, artifact):
     column = testing[0][:7].tolist()
     for inputs in (column, {"image": column}):
         outputs = predict(client, {"inputs": inputs}).json()["outputs"]
@@ -75,7 +75,7 @@ def test_columns_of_images(client, testing, artifact):
         assert np.shape(outputs["probabilities"]) == (7, 10)
 
 
-def test_the_probabilities_are_those_of_the_saved_model(client, testing, artifact):
+def test_the_probabilities_equal_those_of_the_saved_model(client, testing, artifact):
     import tensorflow as tf
 
     outputs = predict(client, {"inputs": testing[0][:50].tolist()}).json()["outputs"]
@@ -99,60 +99,66 @@ def test_pictures_in_base64(client, number, png_files, artifact):
 
 IMAGE = [[0] * 28] * 28
 
-BAD = {
-    "no JSON": ("{", "JSON Parse error: "),
+INVALID = {
+    "not JSON": ("{", "JSON Parse error: "),
     "an empty body": ("", "JSON Parse error: "),
-    "no object": ([1], "is not an object"),
+    "not an object": ([1], "is not an object"),
     "deep nesting": ("[" * 30_000, "JSON Parse error: "),
     "no key": ({}, "Missing 'inputs' or 'instances' key"),
     "both keys": ({"inputs": [IMAGE], "instances": [IMAGE]}, "expecting only one of"),
-    "no list": ({"instances": 1}, "Excepting 'instances' to be an list/array"),
-    "no values": ({"instances": []}, "No values in 'instances' array"),
-    "no values in a column": ({"inputs": []}, "a list with one value for each image"),
+    "instances that are not a list": (
+        {"instances": 1},
+        "Excepting 'instances' to be an list/array",
+    ),
+    "no instances": ({"instances": []}, "No values in 'instances' array"),
+    "no values in a column": ({"inputs": []}, "a list with one value per image"),
     "an unknown signature": (
         {"signature_name": "x", "instances": [IMAGE]},
         'Serving signature name: "x" not found in signature def',
     ),
-    "a signature that is no name": (
+    "a signature that is not a string": (
         {"signature_name": 1, "instances": [IMAGE]},
         "'signature_name' key must be a string value",
     ),
-    "another input": ({"instances": [{"x": IMAGE}]}, "keys must be equal to: image"),
-    "no input": ({"inputs": {"x": [IMAGE]}}, "Missing named input: image in 'inputs' object."),
+    "an unknown input": ({"instances": [{"x": IMAGE}]}, "keys must be equal to: image"),
+    "a missing input": (
+        {"inputs": {"x": [IMAGE]}},
+        "Missing named input: image in 'inputs' object.",
+    ),
     "mixed rows": ({"instances": [IMAGE, {"image": IMAGE}]}, "got object at item 1"),
     "mixed named rows": ({"instances": [{"image": IMAGE}, IMAGE]}, "got list at item 1"),
     "one row of pixels": ({"instances": [[0] * 784]}, "The shape of image is [1, 784]"),
-    "uneven rows": ({"instances": [[[0], [0, 0]]]}, "not all as long as each other"),
+    "uneven rows": ({"instances": [[[0], [0, 0]]]}, "different lengths"),
     "fractions": ({"instances": [[[0.5] * 28] * 28]}, "not of expected type: uint8"),
-    "texts": ({"instances": [[["0"] * 28] * 28]}, "not of expected type: uint8"),
-    "truths": ({"instances": [[[True] * 28] * 28]}, "not of expected type: uint8"),
+    "strings": ({"instances": [[["0"] * 28] * 28]}, "not of expected type: uint8"),
+    "booleans": ({"instances": [[[True] * 28] * 28]}, "not of expected type: uint8"),
     "a negative pixel": ({"instances": [[[-1] * 28] * 28]}, "numbers from 0 to 255"),
     "a large pixel": ({"instances": [[[256] * 28] * 28]}, "numbers from 0 to 255"),
     "a huge pixel": ({"instances": [[[10**30] * 28] * 28]}, "numbers from 0 to 255"),
-    "no base64": (
+    "invalid base64": (
         {"signature_name": "recognize_png", "instances": [{"b64": "%"}]},
         "Unable to base64 decode",
     ),
-    "no picture": (
+    "not a picture": (
         {"signature_name": "recognize_png", "instances": [{"b64": "aGk="}]},
         "The file is not an image",
     ),
-    "a number for a picture": (
+    "a number instead of a picture": (
         {"signature_name": "recognize_png", "instances": [1]},
-        "is not of the form",
+        "must have the form",
     ),
 }
 
 
-@pytest.mark.parametrize(("payload", "sentence"), BAD.values(), ids=BAD)
-def test_bad_input_is_one_sentence(client, payload, sentence):
+@pytest.mark.parametrize(("payload", "sentence"), INVALID.values(), ids=INVALID)
+def test_invalid_input_returns_one_sentence(client, payload, sentence):
     answer = predict(client, payload)
     assert answer.status_code == 400
     assert list(answer.json()) == ["error"]
     assert sentence in answer.json()["error"]
 
 
-def test_other_models_and_versions_are_not_found(client, number):
+def test_other_models_and_versions_return_404(client, number):
     other = "/v1/models/other"
     for path, sentence in (
         (other, "Could not find any versions of model other"),
@@ -167,7 +173,7 @@ def test_other_models_and_versions_are_not_found(client, number):
     assert answer.json() == {"error": "Servable not found for request: Specific(mnist, 5)"}
 
 
-def test_labels_of_versions_are_refused(client):
+def test_version_labels_return_400(client):
     expected = 400, {"error": "Unrecognized servable version label: stable"}
     for answer in (
         client.get(f"{MODEL}/labels/stable"),
@@ -178,7 +184,7 @@ def test_labels_of_versions_are_refused(client):
 
 
 @pytest.mark.parametrize("verb", ["classify", "regress"])
-def test_other_verbs_are_refused(client, verb):
+def test_classify_and_regress_return_400(client, verb):
     answer = predict(client, {"examples": [{}]}, f":{verb}")
     assert answer.status_code == 400
-    assert f"no signature of the method {verb}" in answer.json()["error"]
+    assert f"no {verb} signature" in answer.json()["error"]

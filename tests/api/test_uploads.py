@@ -1,4 +1,4 @@
-"""The pictures of a request: decoded in order, within its limits."""
+"""`service.api.uploads` decodes the pictures of a request in order and within its limits."""
 
 import numpy as np
 import pytest
@@ -10,24 +10,24 @@ from service import access_log
 from service.api import uploads
 from service.api.limits import CONFIG, Limits
 from service.recognition import images
-from stages import pictures as made
+from stages import pictures
 
-BLANK = made.encoded(Image.new("L", (50, 50)))
+BLANK = pictures.encoded(Image.new("L", (50, 50)))
 
 
 @pytest.fixture
 def limited():
-    """A request to an application with low limits, which began now or some seconds ago."""
+    """Return a function that creates a request, which began `ago` seconds ago, with low limits."""
     application = Flask(__name__)
     application.config[CONFIG] = Limits(images=2, pixels=28 * 28, seconds=5)
 
-    def context(ago=0.0):
-        request = application.test_request_context()
-        access_log.begin(request.request.environ)
-        request.request.environ[access_log.ARRIVED] -= ago
-        return request
+    def create(ago=0.0):
+        context = application.test_request_context()
+        access_log.begin(context.request.environ)
+        context.request.environ[access_log.ARRIVED] -= ago
+        return context
 
-    return context
+    return create
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_pictures_are_decoded_in_order(limited, contents, testing):
     np.testing.assert_array_equal(decoded, testing[0][:2])
 
 
-def test_the_bad_one_of_several_is_named(limited, contents):
+def test_the_error_names_the_invalid_picture_of_several(limited, contents):
     with limited():
         with pytest.raises(
             images.ImageError, match=r"^Image 2 \(b.png\): The file is not an image"
@@ -51,16 +51,16 @@ def test_the_bad_one_of_several_is_named(limited, contents):
             uploads.decode_all(images.decode, [b"x"], ["a.png"])
 
 
-def test_too_many_and_too_large_pictures_are_refused(limited, contents):
+def test_too_many_and_too_large_pictures_are_rejected(limited, contents):
     with limited():
-        with pytest.raises(RequestEntityTooLarge, match="3 images; the most is 2"):
+        with pytest.raises(RequestEntityTooLarge, match="3 images; the limit is 2"):
             uploads.decode_all(images.decode, contents)
-        with pytest.raises(RequestEntityTooLarge, match="3 images; the most is 2"):
+        with pytest.raises(RequestEntityTooLarge, match="3 images; the limit is 2"):
             uploads.from_array(np.zeros((3, 28, 28)))
-        with pytest.raises(images.ImageError, match="the most is 784"):
+        with pytest.raises(images.ImageError, match="the limit is 784"):
             uploads.decode_all(images.decode, [BLANK])
 
 
-def test_the_rest_is_not_decoded_once_the_time_is_over(limited, contents):
+def test_decoding_stops_when_the_time_is_over(limited, contents):
     with limited(ago=6), pytest.raises(ServiceUnavailable, match="longer than 5 seconds"):
         uploads.decode_all(images.decode, contents[:2])

@@ -1,4 +1,4 @@
-"""Both engines, and the service without TensorFlow."""
+"""Both engines give the same results, and the service runs without TensorFlow."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ def engine(request, repository):
     return engines.load(repository.path / "data/model", request.param)
 
 
-def test_an_engine_gives_the_labels_of_evaluation(engine, testing, predictions):
+def test_each_engine_returns_the_labels_of_the_evaluate_stage(engine, testing, predictions):
     labels, probabilities = engine.recognize(testing[0])
     assert (labels.dtype, probabilities.dtype) == (np.int64, np.float32)
     np.testing.assert_array_equal(labels, predictions)
@@ -24,22 +24,22 @@ def test_an_engine_gives_the_labels_of_evaluation(engine, testing, predictions):
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
 
 
-def test_an_image_has_the_same_answer_alone_and_among_others(engine, testing):
+def test_the_batch_does_not_change_the_probabilities_of_an_image(engine, testing):
     alone = np.concatenate([engine.recognize(image[np.newaxis])[1] for image in testing[0][:20]])
     np.testing.assert_allclose(engine.recognize(testing[0][:20])[1], alone, atol=1e-6)
 
 
 def test_the_engines_agree(repository, testing):
-    one, other = (
+    litert, tensorflow = (
         engines.load(repository.path / "data/model", name).recognize(testing[0])[1]
-        for name in engines.ENGINES
+        for name in ("litert", "tensorflow")
     )
-    assert np.abs(one - other).max() < 1e-3
+    assert np.abs(litert - tensorflow).max() < 1e-3
 
 
 @pytest.fixture
 def without_tensorflow(tmp_path, monkeypatch):
-    """As if TensorFlow and Keras were not installed: to import them fails."""
+    """Make imports of TensorFlow and Keras fail, as if they were not installed."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\nsys.modules.update(tensorflow=None, keras=None)\n"
     )
@@ -55,24 +55,24 @@ def test_the_service_runs_without_tensorflow(
         assert answer.json()["labels"] == [predictions[0]]
 
 
-def test_the_other_engine_says_that_it_needs_tensorflow(without_tensorflow, repository):
-    done = start(repository.path, "--engine=tensorflow")
-    assert done.returncode == 1
-    assert done.stderr == (
+def test_the_tensorflow_engine_reports_that_tensorflow_is_missing(without_tensorflow, repository):
+    result = start(repository.path, "--engine=tensorflow")
+    assert result.returncode == 1
+    assert result.stderr == (
         "service: the engine tensorflow needs TensorFlow, which is not installed; "
         "`pip install tensorflow-cpu`, or use --engine litert\n"
     )
 
 
-def test_the_service_runs_on_tensorflow_too(repository, png_files, predictions):
+def test_the_service_runs_with_the_tensorflow_engine(repository, png_files, predictions):
     with running_server(repository.path, "--workers=1", "--engine=tensorflow") as server:
         content = png_files[0].read_bytes()
         answer = requests.post(f"{server.url}/recognize", files={"image": content}, timeout=30)
         assert answer.json()["labels"] == [predictions[0]]
 
 
-@pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no /proc to read its memory from")
-def test_a_worker_at_rest_takes_less_than_120_mib(repository, png_files):
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads the memory of the process from /proc")
+def test_an_idle_worker_uses_less_than_120_mib(repository, png_files):
     with running_server(repository.path, "--workers=1") as server:
         content = png_files[0].read_bytes()
         requests.post(f"{server.url}/recognize", files={"image": content}, timeout=30)

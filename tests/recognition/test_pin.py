@@ -10,7 +10,7 @@ from service.recognition import pin
 
 @pytest.fixture
 def pinned(repository, tmp_path):
-    """A copy of the lock and the artifact, with their pin."""
+    """Return the pin of a copy of the lock and the artifact."""
     shutil.copy(repository.path / "dvc.lock", tmp_path)
     shutil.copytree(repository.path / "data/model", tmp_path / "data/model")
     return pin.read(tmp_path / "dvc.lock")
@@ -24,12 +24,12 @@ def contents(folder):
     }
 
 
-def test_the_copy_holds_the_pinned_bytes(pinned, tmp_path):
+def test_the_copy_has_the_pinned_bytes(pinned, tmp_path):
     pin.copy(pinned, tmp_path / "copy")
     assert contents(tmp_path / "copy") == contents(pinned.folder)
 
 
-def test_our_hash_of_a_directory_is_dvc_s_own(scratch):
+def test_directory_hash_equals_the_hash_of_dvc(scratch):
     folder = scratch.path / "odd"
     for name in ("b", "a/z", "a b/ü.txt", "a.b", "A", "sub/deep/er", "empty"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def rename_a_file(folder):
 
 
 @pytest.mark.parametrize("damage", [change_a_byte, remove_a_file, add_a_file, rename_a_file])
-def test_any_other_bytes_are_refused(pinned, tmp_path, damage):
+def test_copy_rejects_any_other_bytes(pinned, tmp_path, damage):
     damage(pinned.folder)
     with pytest.raises(pin.PinError) as error:
         pin.copy(pinned, tmp_path / "copy")
@@ -71,21 +71,21 @@ def test_any_other_bytes_are_refused(pinned, tmp_path, damage):
     assert "\n" not in sentence
 
 
-def test_an_empty_folder_is_refused(pinned, tmp_path):
+def test_copy_rejects_an_empty_directory(pinned, tmp_path):
     shutil.rmtree(pinned.folder)
     pinned.folder.mkdir()
     with pytest.raises(pin.PinError, match=r"\(0 files\); run `dvc repro`"):
         pin.copy(pinned, tmp_path / "copy")
 
 
-def test_a_missing_artifact_is_refused(pinned, tmp_path):
+def test_copy_rejects_a_missing_artifact(pinned, tmp_path):
     shutil.rmtree(pinned.folder)
     with pytest.raises(pin.PinError, match=r"cannot be copied .No such file.*dvc repro"):
         pin.copy(pinned, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 
 
-def test_a_file_in_the_artifact_s_place_is_refused(pinned, tmp_path):
+def test_copy_rejects_a_file_instead_of_the_directory(pinned, tmp_path):
     shutil.rmtree(pinned.folder)
     pinned.folder.write_text("model")
     with pytest.raises(pin.PinError, match="not a directory"):
@@ -103,18 +103,18 @@ ENTRY = "path: data/model, hash: md5, md5: "
         ("stages: [", "not a readable dvc.lock"),
         ("stages: {export: 1}", "not a readable dvc.lock"),
         ("stages: {export: {outs: [{hash: md5}]}}", "not a readable dvc.lock"),
-        ("stages: {train: {outs: [{path: data/network}]}}", "pins no data/model"),
-        ("stages: {export: {cmd: x}}", "pins no data/model"),
+        ("stages: {train: {outs: [{path: data/network}]}}", "no entry for data/model"),
+        ("stages: {export: {cmd: x}}", "no entry for data/model"),
         (f"stages: {{export: {{outs: [{{{ENTRY} {'0' * 32}}}]}}}}", "no directory hash"),
         (f"stages: {{export: {{outs: [{{{ENTRY} {'g' * 32}.dir}}]}}}}", "no directory hash"),
         (f"stages: {{export: {{outs: [{{{ENTRY} .dir}}]}}}}", "no directory hash"),
         (
             f"stages: {{export: {{outs: [{{path: data/model, md5: {'0' * 32}.dir}}]}}}}",
-            "in DVC 2's format, expected an entry with `hash: md5`",
+            "in DVC 2's format, expected DVC 3's with `hash: md5`",
         ),
     ],
 )
-def test_a_lock_that_pins_no_artifact_is_refused(tmp_path, lock, reason):
+def test_read_rejects_a_lock_that_pins_no_artifact(tmp_path, lock, reason):
     file = tmp_path / "dvc.lock"
     file.write_text(lock)
     with pytest.raises(pin.PinError) as error:
@@ -124,6 +124,6 @@ def test_a_lock_that_pins_no_artifact_is_refused(tmp_path, lock, reason):
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_lock_is_refused():
+def test_read_rejects_a_missing_lock():
     with pytest.raises(pin.PinError, match=r"does not exist.*dvc repro"):
         pin.read(Path("/no/such/dvc.lock"))

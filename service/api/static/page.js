@@ -1,86 +1,87 @@
-// The page's one idea: the pad goes through states, and the answer belongs to the last of them.
-// A state is {strokes, picture}: lines of [x, y], or a picture in their place, or neither.
+// The page keeps a history of states, and shows the result for the last one.
+// A state is {strokes, picture}. It has strokes, which are lists of points [x, y], or a picture. The
+// blank state has neither.
 
-const SIDE = 280; // of the image that is sent, in which the points of strokes are counted
-const PEN = 22; // as wide as MNIST's lines are, at 28 pixels
-const SURE = 0.8; // below it, the answer is said to be a guess
-const TIMEOUT = 15_000; // milliseconds; a request that hangs would hold up all later ones
+const SIDE = 280; // pixels: the side of the image that is sent, and the unit of the points
+const PEN = 22; // pixels: the stroke width, which becomes as wide as MNIST's at 28 x 28 pixels
+const SURE = 0.8; // the page presents a less probable result as a guess
+const TIMEOUT = 15_000; // milliseconds; a request that hangs would block all later ones
 
-const find = (id) => document.getElementById(id);
-const pad = find("pad");
-const ink = find("ink");
-const image = find("picture");
-const samples = find("samples");
+const byId = (id) => document.getElementById(id);
+const pad = byId("pad");
+const ink = byId("ink");
+const image = byId("picture");
+const samples = byId("samples");
 
 const states = [{ strokes: [], picture: null }];
 const current = () => states.at(-1);
 const isBlank = ({ strokes, picture }) => !strokes.length && !picture;
 
-function enter(state) {
+function addState(state) {
   states.push(state);
-  changed();
+  update();
 }
 
 function undo() {
   if (states.length === 1) return;
   stroke = null;
   states.pop();
-  changed();
+  update();
 }
 
 function clear() {
   stroke = null;
-  if (!isBlank(current())) enter({ strokes: [], picture: null });
+  if (!isBlank(current())) addState({ strokes: [], picture: null });
 }
 
-function take(file) {
+function addFile(file) {
   stroke = null;
   const content = () => file;
-  enter({ strokes: [], picture: { name: file.name, url: URL.createObjectURL(file), content } });
+  addState({ strokes: [], picture: { name: file.name, url: URL.createObjectURL(file), content } });
 }
 
-function takeSample(name) {
+function addSample(name) {
   const url = `static/samples/${name}`;
   const content = async () => (await request(url)).blob();
-  enter({ strokes: [], picture: { name, url, content, sample: true } });
+  addState({ strokes: [], picture: { name, url, content, sample: true } });
 }
 
-// Asking: one request at a time.
+// Requests: the page sends one at a time.
 
-let asking = false;
-let behind = false; // the pad has changed since the last request
+let isRequesting = false;
+let isStale = false; // the pad has changed since the last request
 
-async function changed() {
+async function update() {
   paint();
-  behind = true;
-  if (asking) return;
-  asking = true;
-  while (behind) {
-    behind = false;
-    const asked = current();
-    const answer = isBlank(asked) ? null : await ask(asked);
-    // The line that is being drawn may be a little ahead of its answer; nothing else may.
-    if (asked === current() && !(behind && !stroke)) show(answer);
+  isStale = true;
+  if (isRequesting) return;
+  isRequesting = true;
+  while (isStale) {
+    isStale = false;
+    const state = current();
+    const result = isBlank(state) ? null : await recognize(state);
+    // Show an outdated result only while the visitor is drawing the same state.
+    if (state === current() && !(isStale && !stroke)) show(result);
   }
-  asking = false;
+  isRequesting = false;
 }
 
-async function ask({ strokes, picture }) {
+async function recognize({ strokes, picture }) {
   try {
     const form = new FormData();
     if (picture) form.append("image", await picture.content(), picture.name);
-    else form.append("image", await drawing(strokes), "drawing.png");
+    else form.append("image", await toPng(strokes), "drawing.png");
     const url = "recognize?probabilities=true&preprocessed=true";
     const response = await request(url, { method: "POST", body: form });
     const answer = await response.json();
-    if (!response.ok) return { error: answer.error, again: response.status >= 500 };
+    if (!response.ok) return { error: answer.error, canRetry: response.status >= 500 };
     return {
       label: answer.labels[0],
-      row: answer.probabilities[0],
+      probabilities: answer.probabilities[0],
       preprocessed: answer.preprocessed[0],
     };
   } catch {
-    return { error: "The service does not answer.", again: true };
+    return { error: "The service is not responding.", canRetry: true };
   }
 }
 
@@ -91,32 +92,32 @@ async function request(url, options) {
   return response;
 }
 
-function drawing(strokes) {
+function toPng(strokes) {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = SIDE;
   const context = canvas.getContext("2d");
   context.fillRect(0, 0, SIDE, SIDE);
-  context.strokeStyle = "white"; // on black, as the network learned it
+  context.strokeStyle = "white"; // on black, as in MNIST
   trace(context, strokes);
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }
 
-// Showing.
+// Display.
 
 function paint() {
   const { strokes, picture } = current();
   const context = ink.getContext("2d");
   context.reset();
   context.scale(ink.width / SIDE, ink.height / SIDE);
-  trace(context, strokes); // in black; the style sheet turns it in dark mode
+  trace(context, strokes); // black; the style sheet inverts it in dark mode
   image.hidden = !picture;
   if (picture && image.getAttribute("src") !== picture.url) image.src = picture.url;
   image.classList.toggle("sharp", Boolean(picture?.sample));
   image.alt = picture ? `The picture ${picture.name}` : "";
   const sample = picture?.sample && picture.name;
   for (const radio of samples.querySelectorAll("input")) radio.checked = radio.value === sample;
-  find("undo").disabled = states.length === 1;
-  find("clear").disabled = isBlank(current());
+  byId("undo").disabled = states.length === 1;
+  byId("clear").disabled = isBlank(current());
   if (isBlank(current())) show(null);
 }
 
@@ -128,12 +129,12 @@ function trace(context, strokes) {
     const [[x, y]] = points;
     context.beginPath();
     context.arc(x, y, PEN / 2, 0, 2 * Math.PI);
-    context.fill(); // a dot is a line of no length, which a canvas does not draw
+    context.fill(); // a canvas does not draw a line of length zero, such as a dot
     context.beginPath();
     context.moveTo(x, y);
-    // Curves through the midpoints: the path of a quick hand comes in few points.
-    for (const [number, [x, y]] of points.entries()) {
-      const [nextX, nextY] = points[number + 1] ?? [x, y];
+    // Curves through the midpoints look smooth. A fast pointer reports only few points.
+    for (const [index, [x, y]] of points.entries()) {
+      const [nextX, nextY] = points[index + 1] ?? [x, y];
       context.quadraticCurveTo(x, y, (x + nextX) / 2, (y + nextY) / 2);
     }
     context.stroke();
@@ -141,7 +142,7 @@ function trace(context, strokes) {
 }
 
 const rows = Array.from({ length: 10 }, (_, digit) => {
-  const row = find("rows").insertRow();
+  const row = byId("rows").insertRow();
   const head = row.appendChild(document.createElement("th"));
   head.scope = "row";
   head.textContent = digit;
@@ -150,64 +151,65 @@ const rows = Array.from({ length: 10 }, (_, digit) => {
   return { row, fill: bar.appendChild(document.createElement("div")), text: row.insertCell() };
 });
 
-function show(answer) {
-  const { label, row, preprocessed, error, again } = answer ?? {};
-  const text = error ?? (row ? sentence(label, row) : "");
-  const unsure = Boolean(row) && row[label] < SURE;
-  find("digit").textContent = label ?? (error ? "!" : "?");
-  find("sentence").textContent = text || "Nothing drawn yet";
-  find("again").hidden = !again;
-  document.body.dataset.state = error ? "error" : row ? (unsure ? "unsure" : "sure") : "blank";
+function show(result) {
+  const { label, probabilities, preprocessed, error, canRetry } = result ?? {};
+  const text = error ?? (probabilities ? sentence(label, probabilities) : "");
+  const unsure = Boolean(probabilities) && probabilities[label] < SURE;
+  byId("digit").textContent = label ?? (error ? "!" : "?");
+  byId("sentence").textContent = text || "No drawing yet";
+  byId("again").hidden = !canRetry;
+  document.body.dataset.state = error ? "error" : probabilities ? (unsure ? "unsure" : "sure") : "blank";
   rows.forEach((each, digit) => {
-    each.fill.style.width = `${100 * (row?.[digit] ?? 0)}%`;
-    each.text.textContent = row ? percent(row[digit], 1) : "–";
+    each.fill.style.width = `${100 * (probabilities?.[digit] ?? 0)}%`;
+    each.text.textContent = probabilities ? percent(probabilities[digit], 1) : "–";
     each.row.classList.toggle("best", digit === label);
   });
   showPreprocessed(preprocessed);
-  // Said when the hand rests: a sentence for each point of a line would never end.
-  if (!stroke && !behind) find("status").textContent = text;
+  // A screen reader reads the status. During a stroke, updates would arrive faster than it reads.
+  if (!stroke && !isStale) byId("status").textContent = text;
 }
 
-function sentence(label, row) {
-  const sure = `${percent(row[label], 0)} sure`;
-  if (row[label] >= SURE) return `This is ${article(label)}, ${sure}`;
-  const second = row.indexOf(Math.max(...row.filter((_, digit) => digit !== label)));
+function sentence(label, probabilities) {
+  const sure = `${percent(probabilities[label], 0)} sure`;
+  if (probabilities[label] >= SURE) return `This is ${article(label)}, ${sure}`;
+  const others = probabilities.filter((_, digit) => digit !== label);
+  const second = probabilities.indexOf(Math.max(...others));
   return `Not sure: perhaps ${article(label)} (${sure}), or ${article(second)}`;
 }
 
 const article = (digit) => `${digit === 8 ? "an" : "a"} ${digit}`;
 
-// Rounded down, so that nothing is ever 100 % sure that is not.
-function percent(ratio, digits) {
-  const scale = 10 ** digits;
+// Rounds down, because a model is never 100 % sure.
+function percent(ratio, decimals) {
+  const scale = 10 ** decimals;
   const floor = Math.floor(Math.min(ratio, 0.9999) * 100 * scale) / scale;
-  return `${floor.toFixed(digits)}\u00a0%`; // never broken between two lines
+  return `${floor.toFixed(decimals)}\u00a0%`; // no-break space
 }
 
-function showPreprocessed(greys) {
-  const context = find("preprocessed").getContext("2d");
+function showPreprocessed(grays) {
+  const context = byId("preprocessed").getContext("2d");
   context.clearRect(0, 0, 28, 28);
-  if (!greys) return;
+  if (!grays) return;
   const pixels = context.createImageData(28, 28);
-  greys.flat().forEach((grey, place) => pixels.data.set([grey, grey, grey, 255], 4 * place));
+  grays.flat().forEach((gray, index) => pixels.data.set([gray, gray, gray, 255], 4 * index));
   context.putImageData(pixels, 0, 0);
 }
 
 function showVersion(version) {
-  find("version").textContent = version; // whole, to be copied; the style sheet cuts it short
-  find("version").title = version;
-  find("model").hidden = false;
+  byId("version").textContent = version; // in full, so that it can be copied; the style sheet truncates it
+  byId("version").title = version;
+  byId("model").hidden = false;
 }
 
-function complain(error) {
+function showError(error) {
   show({ error });
 }
 
-// The hand.
+// Drawing.
 
-let stroke = null; // the one that is being drawn
+let stroke = null; // the stroke that the visitor is drawing
 
-function place(event) {
+function point(event) {
   const { left, top, width, height } = ink.getBoundingClientRect();
   return [((event.clientX - left) * SIDE) / width, ((event.clientY - top) * SIDE) / height];
 }
@@ -215,30 +217,30 @@ function place(event) {
 ink.addEventListener("pointerdown", (event) => {
   if (!event.isPrimary || event.button !== 0) return;
   ink.setPointerCapture(event.pointerId);
-  stroke = [place(event)];
-  enter({ strokes: [...current().strokes, stroke], picture: null });
+  stroke = [point(event)];
+  addState({ strokes: [...current().strokes, stroke], picture: null });
 });
 
 ink.addEventListener("pointermove", (event) => {
   if (!stroke || !event.isPrimary) return;
   const events = event.getCoalescedEvents?.() ?? [];
-  stroke.push(...(events.length ? events : [event]).map(place));
-  changed();
+  stroke.push(...(events.length ? events : [event]).map(point));
+  update();
 });
 
 for (const end of ["pointerup", "pointercancel"]) {
   ink.addEventListener(end, (event) => {
     if (!stroke || !event.isPrimary) return;
     stroke = null;
-    changed();
+    update();
   });
 }
 
 // Buttons, keys and files.
 
-find("undo").addEventListener("click", undo);
-find("clear").addEventListener("click", clear);
-find("again").addEventListener("click", changed);
+byId("undo").addEventListener("click", undo);
+byId("clear").addEventListener("click", clear);
+byId("again").addEventListener("click", update);
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") clear();
@@ -247,17 +249,18 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-find("file").addEventListener("change", ({ target }) => {
-  if (target.files.length) take(target.files[0]);
-  target.value = ""; // so that the same file can be taken again
+byId("file").addEventListener("change", ({ target }) => {
+  if (target.files.length) addFile(target.files[0]);
+  target.value = ""; // so that the visitor can choose the same file again
 });
 
-samples.addEventListener("change", ({ target }) => takeSample(target.value));
-image.addEventListener("error", () => (image.hidden = true)); // the service says what is wrong
+samples.addEventListener("change", ({ target }) => addSample(target.value));
+// The service reports why it cannot decode the picture.
+image.addEventListener("error", () => (image.hidden = true));
 
 document.addEventListener("paste", ({ clipboardData }) => {
-  if (clipboardData.files.length) take(clipboardData.files[0]);
-  else complain("There is no picture in the clipboard.");
+  if (clipboardData.files.length) addFile(clipboardData.files[0]);
+  else showError("The clipboard contains no picture.");
 });
 
 document.addEventListener("dragover", (event) => {
@@ -270,9 +273,10 @@ document.addEventListener("dragleave", (event) => {
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   pad.classList.remove("drop");
-  if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
-  else complain("That was no picture file.");
+  if (event.dataTransfer.files.length) addFile(event.dataTransfer.files[0]);
+  else showError("The dropped item is not a picture file.");
 });
 
 paint();
-request("healthz").catch(() => {}); // for the version; what fails, fails again on the first drawing
+// Shows the version. If this request fails, the page shows the error with the first drawing.
+request("healthz").catch(() => {});
