@@ -137,7 +137,7 @@ def export_graph(model: keras.Model, folder: Path) -> None:
 def check(artifact: Path, graph: Path, png: Path, predictions: Path) -> int:
     """Recognize every PNG file of the test split with each export, and compare the results.
 
-    The images are decoded by the code of the service.
+    The code of the service decodes the PNG files.
 
     Args:
         artifact: The exported artifact.

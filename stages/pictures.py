@@ -258,7 +258,7 @@ def files(pictures: np.ndarray, variation: Variation) -> list[bytes]:
 
 
 def accuracy(
-    probabilities: Callable[[np.ndarray], np.ndarray], sent: list[bytes], labels: np.ndarray
+    probabilities: Callable[[np.ndarray], np.ndarray], contents: list[bytes], labels: np.ndarray
 ) -> float:
     """Return the fraction of pictures that are recognized correctly.
 
@@ -266,11 +266,11 @@ def accuracy(
 
     Args:
         probabilities: The network, from images, uint8 (N, 28, 28), to probabilities, (N, 10).
-        sent: The content of N picture files.
+        contents: The content of N picture files.
         labels: The true labels, uint8 (N,).
     """
     with ThreadPoolExecutor() as threads:
-        decoded = np.stack(list(threads.map(seen_of, sent)))
+        decoded = np.stack(list(threads.map(seen_of, contents)))
     correct = probabilities(decoded).argmax(1) == labels
     return float((correct & decoded.any((1, 2))).mean())
 
@@ -287,17 +287,17 @@ def seen_of(content: bytes) -> np.ndarray:
         return np.zeros((28, 28), np.uint8)
 
 
-def examples(sent: dict[str, bytes]) -> Picture:
+def examples(contents: dict[str, bytes]) -> Picture:
     """Draw each picture with its name, and below it the image that the network receives.
 
     Args:
-        sent: The content of a picture file for each name.
+        contents: The content of a picture file for each name.
     """
     across = 7
-    down = -(-len(sent) // across)
+    down = -(-len(contents) // across)
     sheet = Image.new("RGB", (across * (TILE + 8), down * (2 * TILE + 30)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
-    for place, (name, content) in enumerate(sent.items()):
+    for place, (name, content) in enumerate(contents.items()):
         left, top = place % across * (TILE + 8), place // across * (2 * TILE + 30)
         with Image.open(io.BytesIO(content)) as opened:
             picture = ImageOps.exif_transpose(opened)

@@ -240,14 +240,14 @@ def _batches(
             return own
 
         rows = share(all_rows[step])
-        chosen = tf.gather(all_images, rows)
+        digits = tf.gather(all_images, rows)
         if not recipe.augment.is_identity:
             coefficients = transforms(recipe.batch_size, recipe.augment, tf.stack([seed, step]))
-            chosen = distort(chosen, share(coefficients))
+            digits = distort(digits, share(coefficients))
         backgrounds = share(background(_background_count(recipe), tf.stack([seed + 1, step])))
         no_labels = tf.fill([len(backgrounds)], NO_LABEL)
         return (
-            tf.concat([chosen, backgrounds], axis=0),
+            tf.concat([digits, backgrounds], axis=0),
             tf.concat([tf.gather(all_labels, rows), no_labels], axis=0),
         )
 
@@ -280,7 +280,7 @@ def _run(chosen: params.Params, strategy: tf.distribute.Strategy) -> None:
     with strategy.scope():
         model = network.build(chosen.network)
 
-    def trained(after_epoch: Callable[[Figures], None]) -> keras.Model:
+    def run_training(after_epoch: Callable[[Figures], None]) -> keras.Model:
         return train(
             model,
             (images[:cut], labels[:cut]),
@@ -293,7 +293,7 @@ def _run(chosen: params.Params, strategy: tf.distribute.Strategy) -> None:
         )
 
     if not distribute.is_chief(strategy):
-        trained(lambda figures: None)
+        run_training(lambda figures: None)
         return
     with (
         atomic_directory(paths.NETWORK) as folder,
@@ -314,7 +314,7 @@ def _run(chosen: params.Params, strategy: tf.distribute.Strategy) -> None:
             tqdm.write(f"epoch {epoch}/{chosen.train.epochs}: {text}")
             live.next_step()
 
-        average = trained(after_epoch)
+        average = run_training(after_epoch)
         network.calibrate(average, images[cut:], labels[cut:])
         network.save(average, folder)
     checkpoint.remove()

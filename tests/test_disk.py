@@ -1,4 +1,4 @@
-"""Tests of the stages on disks that are full, read-only or not the project's."""
+"""Tests of the stages on full, read-only and separate disks."""
 
 import errno
 import os

@@ -59,16 +59,8 @@ def recognize(tmp_path_factory):
     return engines.load(folder, "litert").recognize
 
 
-SHIFTS = [
-    (-2, 0),
-    (2, 0),
-    (0, -2),
-    (0, 2),
-    (-2, -2),
-    (2, 2),
-    (1, -1),
-    (-1, 1),
-]  # rows and columns, in pixels
+# Rows and columns, in pixels.
+SHIFTS = [(-2, 0), (2, 0), (0, -2), (0, 2), (-2, -2), (2, 2), (1, -1), (-1, 1)]
 
 
 @pytest.mark.parametrize("shift", SHIFTS)

@@ -105,14 +105,14 @@ def main() -> None:
     except DvcException as error:
         raise StageError(str(error)) from error
     entries = pinned(LOCK)
-    wrong = [
+    lines = [
         line for path, md5 in entries for line in differences(Path(path), md5, _listing(repo, md5))
     ]
-    if wrong:
-        print("\n".join(wrong))
+    if lines:
+        print("\n".join(lines))
         raise StageError(
-            f"{len(wrong)} differences from {LOCK}; if you made the changes, run `dvc repro`, "
-            "otherwise remove the files and restore them with `dvc checkout` or `git checkout`"
+            f"{len(lines)} differences from {LOCK}; if you made the changes, run `dvc repro`, "
+            "otherwise remove these files and restore them with `dvc checkout` or `git checkout`"
         )
     print(f"all {len(entries)} files and folders match {LOCK}")
 

@@ -69,7 +69,7 @@ def model_card(chosen: Params, metrics: dict[str, Any]) -> str:
             for name, value in metrics["robustness"].items()
         ),
         background=(
-            "Its training included background images without a digit, so their confidence is low."
+            "It was also trained on images without a digit, so its confidence on them is low."
             if chosen.recipe.background_fraction
             else "It may return a high confidence for an image of noise."
         ),

@@ -80,22 +80,22 @@ def _scratch(output: Path) -> Iterator[Path]:
     another disk. This function tries a rename at the start, so that a missing permission stops
     the stage before an hour of training.
     """
-    scratch, beside = SCRATCH / output.name, output.with_name(f".{output.name}.partial")
+    scratch, fallback = SCRATCH / output.name, output.with_name(f".{output.name}.partial")
     SCRATCH.mkdir(parents=True, exist_ok=True)
     output.parent.mkdir(exist_ok=True)
     with (SCRATCH / f"{output.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second run of the stage waits for the first
-        for leftover in (scratch, beside):
+        for leftover in (scratch, fallback):
             shutil.rmtree(leftover, ignore_errors=True)
         scratch.mkdir()
         try:
-            scratch.rename(beside)
-            beside.rename(scratch)
+            scratch.rename(fallback)
+            fallback.rename(scratch)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            beside.mkdir()
-            scratch = beside
+            fallback.mkdir()
+            scratch = fallback
         try:
             yield scratch
         finally:

@@ -15,9 +15,9 @@ def test_restore_needs_the_same_key_and_an_undamaged_file(tmp_path, monkeypatch)
     assert variable.numpy().tolist() == [0.0, 0.0]
     assert checkpoint.restore(same, [variable], strategy) == (1, [{"train/loss": 0.1}])
     assert variable.numpy().tolist() == [1.0, 2.0]
-    whole = checkpoint.FILE.read_bytes()
-    changed = whole.replace(np.float32(2).tobytes(), np.float32(3).tobytes())
-    for damaged in (whole[:-100], whole[: len(whole) // 2], b"", changed):
+    content = checkpoint.FILE.read_bytes()
+    changed = content.replace(np.float32(2).tobytes(), np.float32(3).tobytes())
+    for damaged in (content[:-100], content[: len(content) // 2], b"", changed):
         checkpoint.FILE.write_bytes(damaged)
         assert checkpoint.restore(same, [variable], strategy) == (0, [])
     checkpoint.remove()

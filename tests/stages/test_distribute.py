@@ -1,4 +1,4 @@
-"""Training on several workers, in processes that connect over loopback, and resuming it."""
+"""Tests of training on several workers over loopback, and of resuming after a kill."""
 
 import json
 import os

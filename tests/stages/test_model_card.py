@@ -28,7 +28,7 @@ def test_card_describes_the_training_on_background_images():
     chosen = params.load(PROJECT / "params.yaml")
     kind = chosen.network.kind
     for fraction, sentence in (
-        (0.04, "so their confidence is low"),
+        (0.04, "its confidence on them is low"),
         (0.0, "a high confidence for an image of noise"),
     ):
         recipe = chosen.recipe.model_copy(update={"background_fraction": fraction})
