@@ -258,7 +258,7 @@ def fixed_limits() -> None:
     from service.api import limits
 
     _sentences(
-        f"The pictures of one request together have at most {limits.TOGETHER} times",
+        f"The pictures of one request together have at most {limits.MAX_LARGEST_PICTURES} times",
         f"`--max-pixels`. A worker keeps at most {connections.CONNECTIONS:,} connections.",
         f"The head of a request has at most {connections.HEADERS} fields and",
         f"{connections.HEAD // 1024} KiB.",

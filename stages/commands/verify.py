@@ -1,11 +1,11 @@
-"""Hash every file that `dvc.lock` names, and say which are not as it says.
+"""Check every file that `dvc.lock` lists against its MD5.
 
     make verify
 
-DVC takes a file whose size and times are as before for unchanged (its issue 9652); this reads
-every byte of what the stages read and wrote. It prints a line for each file that is missing,
-differs, or is in a folder where it does not belong, and ends with status 1 if there is any. Which
-file of a folder it is, DVC's cache knows; where that has gone, the folder is named.
+DVC treats a file as unchanged if its size and modification time match (DVC issue 9652). This
+command reads every byte of the inputs and outputs of the stages. It prints one line for each file
+that is missing, differs, or is not listed, and then exits with status 1. DVC's cache contains the
+list of files in a folder. Without the cache, the command reports the folder instead of the file.
 """
 
 import hashlib
@@ -23,14 +23,16 @@ from stages.common.runner import StageError, run
 
 LOCK = Path("dvc.lock")
 
-Files = dict[str, str]  # the MD5 of each file of a folder, by its path there
+Files = dict[str, str]  # the MD5 of each file of a folder, by its path in the folder
 
 
 def pinned(lock: Path) -> list[tuple[str, str]]:
-    """Give each path that a stage read or wrote, with its MD5.
+    """Return each path that a stage reads or writes, with its MD5, sorted by path.
+
+    The MD5 of a folder ends in `.dir`.
 
     Raises:
-        StageError: the lock cannot be read.
+        StageError: The lock is missing or is not a valid dvc.lock.
     """
     try:
         stages: dict[str, Any] = yaml.safe_load(lock.read_bytes())["stages"]
@@ -48,10 +50,12 @@ def pinned(lock: Path) -> list[tuple[str, str]]:
 
 
 def differences(path: Path, md5: str, listing: Files | None) -> Iterator[str]:
-    """Say what of a file or folder is not as it was when its MD5 was recorded.
+    """Yield a sentence for each difference between a file or folder and its recorded MD5.
 
     Args:
-        listing: the files of a folder then, if known.
+        path: The file or folder.
+        md5: The recorded MD5, which ends in `.dir` for a folder.
+        listing: The recorded files of the folder, if known.
     """
     if not path.exists():
         yield f"{path} is missing"
@@ -67,13 +71,13 @@ def differences(path: Path, md5: str, listing: Files | None) -> Iterator[str]:
         if f"{directory_hash(files)}.dir" == md5:
             return
         if listing is None:
-            yield f"{path} differs, in which file is not known"
+            yield f"{path} differs; DVC's cache does not list its files"
             return
         for name in sorted({*files, *listing}):
             if name not in files:
                 yield f"{path / name} is missing"
             elif name not in listing:
-                yield f"{path / name} does not belong there"
+                yield f"{path / name} is not listed"
             elif files[name] != listing[name]:
                 yield f"{path / name} differs"
 
@@ -84,7 +88,7 @@ def _md5(file: Path) -> str:
 
 
 def _listing(repo: Repo, md5: str) -> Files | None:
-    """Read what DVC's cache knows of a folder, if that is what the MD5 was made of."""
+    """Read the files of a folder from DVC's cache, if that list has the recorded MD5."""
     if not md5.endswith(".dir"):
         return None
     try:
@@ -101,16 +105,16 @@ def main() -> None:
     except DvcException as error:
         raise StageError(str(error)) from error
     entries = pinned(LOCK)
-    wrong = [
+    lines = [
         line for path, md5 in entries for line in differences(Path(path), md5, _listing(repo, md5))
     ]
-    if wrong:
-        print("\n".join(wrong))
+    if lines:
+        print("\n".join(lines))
         raise StageError(
-            f"{len(wrong)} not as {LOCK} says; run `dvc repro` if you changed it, otherwise remove "
-            "it, and `dvc checkout` or `git checkout` brings it back"
+            f"{len(lines)} differences from {LOCK}; if you made the changes, run `dvc repro`, "
+            "otherwise remove these files and restore them with `dvc checkout` or `git checkout`"
         )
-    print(f"all is as {LOCK} says: {len(entries)} files and folders")
+    print(f"all {len(entries)} files and folders match {LOCK}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Train on so many workers of this host, to try `train.strategy: multi_worker`.
+"""Train on several workers of this host, to try `train.strategy: multi_worker`.
 
     python -m stages.commands.workers 2
 
-The first is `dvc repro train`, so that DVC records what the chief writes; the others are
-`python -m stages train`. On several hosts, start the same yourself, with `TF_CONFIG` in the
-environment of each: see `stages/common/distribute.py`.
+The first worker runs `dvc repro train`, so that DVC records the chief's outputs. The other workers
+run `python -m stages train`. On several hosts, start the same commands yourself, with `TF_CONFIG`
+in the environment of each; `stages/common/distribute.py` describes that variable.
 """
 
 import argparse
@@ -20,18 +20,19 @@ from contextlib import ExitStack
 from stages.common import params
 from stages.common.runner import StageError, run
 
-TIMEOUT = 60  # seconds for the others to end when one has ended
+TIMEOUT = 60  # seconds in which all workers must end after one has failed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("workers", type=int, help="how many")
+    parser.add_argument("workers", type=int, help="the number of workers")
     count = parser.parse_args().workers
     if count < 1:
-        raise StageError(f"there have to be workers, not {count}")
+        raise StageError(f"the number of workers must be at least 1, not {count}")
     if params.load().train.strategy != "multi_worker":
         raise StageError("set train.strategy to multi_worker in params.yaml first")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # not without ending the workers
+    # The default action of SIGTERM would skip `finally` and leave the workers running.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     addresses = free_addresses(count)
     workers: list[subprocess.Popen[bytes]] = []
     try:
@@ -42,7 +43,8 @@ def main() -> None:
             command = ["dvc", "repro", "train"]
             if index > 0:
                 command = [sys.executable, "-m", "stages", "train"]
-                environment["DVC_STAGE"] = "train"  # it ends with this process: see stage.run
+                # With this variable, `runner.run` ends the worker when this process ends.
+                environment["DVC_STAGE"] = "train"
             workers.append(subprocess.Popen(command, env=environment))
         status = _wait(workers)
     finally:
@@ -54,11 +56,15 @@ def main() -> None:
 
 
 def _wait(workers: list["subprocess.Popen[bytes]"]) -> int:
-    """Wait for the chief, or for one that ends badly and then for what the others say of it."""
+    """Wait for the workers and return the exit status of this command.
+
+    If a worker fails, wait until the other workers have reported it.
+    """
     chief, *others = workers
     while chief.poll() is None and not any(worker.poll() for worker in others):
         time.sleep(0.1)
-    if chief.poll() == 0:  # the others were done before, unless there was nothing to do
+    # If DVC finds the stage unchanged, the chief ends at once and the other workers still wait.
+    if chief.poll() == 0:
         return 0
     deadline = time.monotonic() + TIMEOUT
     while any(worker.poll() is None for worker in workers) and time.monotonic() < deadline:
@@ -67,7 +73,7 @@ def _wait(workers: list["subprocess.Popen[bytes]"]) -> int:
 
 
 def free_addresses(count: int) -> list[str]:
-    """Find ports of loopback on which nothing listens."""
+    """Return addresses of free ports on the loopback interface."""
     with ExitStack() as stack:
         sockets = [
             stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)

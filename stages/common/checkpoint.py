@@ -1,9 +1,10 @@
-"""Where an interrupted training goes on: its state after the last whole epoch.
+"""The checkpoint from which an interrupted training resumes: its state after the last whole epoch.
 
-It is beside the scratch of the stages, and not among the outputs, which DVC removes before a run.
-The chief alone reads and writes it; the others get the state from the chief.
+DVC removes the outputs of a stage before a run, so the checkpoint is in the scratch folder. Only
+the chief reads and writes the file; the other workers receive the state from the chief.
 """
 
+import io
 import json
 import zipfile
 from hashlib import sha256
@@ -16,17 +17,25 @@ from tqdm import tqdm
 
 from stages.common import distribute, params
 from stages.common.idx import Split
-from stages.common.runner import SCRATCH
+from stages.common.runner import SCRATCH, write_atomically
 
-FILE = SCRATCH / "checkpoint.npz"
+FILE = SCRATCH / "checkpoint/state.npz"
 
 Figures = dict[str, float]
 
 
 def key(chosen: params.Params, training: Split) -> np.ndarray:
-    """What the result depends on, as int64 (4,): equal for runs that may go on from one another.
+    """Hash everything that the result of a training depends on.
 
-    These are the parameters, the data, the code and the libraries.
+    A run may resume from a checkpoint only if both have the same key. The key covers the
+    parameters, the data, the code, and the versions of TensorFlow and Keras.
+
+    Args:
+        chosen: All parameters, of which the key covers `network` and `train`.
+        training: The whole training split.
+
+    Returns:
+        The SHA-256 digest as int64 (4,).
     """
     digest = sha256(
         f"{chosen.network!r} {chosen.train!r} {tf.__version__} {keras.__version__}".encode()
@@ -39,21 +48,34 @@ def key(chosen: params.Params, training: Split) -> np.ndarray:
 
 
 def save(key: np.ndarray, variables: list[keras.Variable], history: list[Figures]) -> None:
-    """Write the state, whole or not at all, in place of the one before."""
-    partial = FILE.with_suffix(".partial")
-    with partial.open("wb") as file:
-        values = [variable.numpy() for variable in variables]
-        np.savez(file, *values, key=key, history=json.dumps(history))
-    partial.replace(FILE)
+    """Replace the checkpoint atomically.
+
+    Args:
+        key: The key of this run, int64 (4,).
+        variables: The variables to save.
+        history: The figures of each finished epoch, in order.
+    """
+    buffer = io.BytesIO()
+    values = [variable.numpy() for variable in variables]
+    np.savez(buffer, *values, key=key, history=json.dumps(history))
+    write_atomically(FILE, buffer.getvalue())
 
 
 def restore(
     key: np.ndarray, variables: list[keras.Variable], strategy: tf.distribute.Strategy
 ) -> tuple[int, list[Figures]]:
-    """Give the variables of every worker the chief's saved state, if it is of a run with this key.
+    """Restore the variables of all workers from the chief's checkpoint, if its key matches.
+
+    Without a readable checkpoint that has this key, the variables keep their values.
+
+    Args:
+        key: The key of this run, int64 (4,).
+        variables: The variables to assign, in the order in which `save` received them.
+        strategy: The distribution strategy of this run.
 
     Returns:
-        The number of epochs that are done, and for the chief what was told after each.
+        The number of finished epochs, and the figures of each. Only the chief gets the figures;
+        the list of the other workers is empty.
     """
     history: list[Figures] = []
     values = variables
@@ -62,14 +84,14 @@ def restore(
     done = int(distribute.from_chief(strategy, np.array(len(history))))
     if done:
         if history:
-            tqdm.write(f"resuming after epoch {done}, where the run before was interrupted")
+            tqdm.write(f"resuming after epoch {done}: the previous run was interrupted")
         for variable, value in zip(variables, values, strict=True):
             variable.assign(distribute.from_chief(strategy, np.asarray(value)))
     return done, history
 
 
 def remove() -> None:
-    """Forget the state, once the run has ended well."""
+    """Remove the checkpoint after a successful run."""
     FILE.unlink(missing_ok=True)
 
 
@@ -81,4 +103,4 @@ def _read(key: np.ndarray) -> tuple[list[Figures], list[np.ndarray]] | None:
             values = [saved[f"arr_{number}"] for number in range(len(saved.files) - 2)]
             return json.loads(str(saved["history"])), values
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return None  # there is none, or its disk damaged it
+        return None  # the file is missing or damaged

@@ -1,12 +1,12 @@
-"""On what `train` computes: one device, the GPUs of this host, or many workers (`train.strategy`).
+"""Distributed training: one device, the GPUs of this host, or several workers (`train.strategy`).
 
-Many workers are processes on one or more hosts, each with TensorFlow's `TF_CONFIG` in its
-environment: the addresses of all of them, the same everywhere, and which of them this one is.
+The workers are processes on one or more hosts. The environment of each contains TensorFlow's
+`TF_CONFIG`: `cluster` lists the addresses of all workers, and `task` identifies this worker.
 
     {"cluster": {"worker": ["host-a:4000", "host-b:4000"]}, "task": {"type": "worker", "index": 0}}
 
-The chief is `chief` if there is one, else worker 0. `python -m stages.commands.workers 2` starts
-two here.
+The chief is the task `chief` if the cluster has one, otherwise worker 0.
+`python -m stages.commands.workers 2` starts two workers on this host.
 """
 
 import os
@@ -25,10 +25,10 @@ from tqdm import tqdm
 
 from stages.common.runner import StageError
 
-START_TIMEOUT = 300  # seconds for all workers to come
-CONNECT_TIMEOUT = 60  # seconds for TensorFlow to connect them then
-# What TensorFlow raises when another worker is gone: of a broken connection, of a heartbeat that
-# is not answered, and of what was under way meanwhile.
+START_TIMEOUT = 300  # seconds in which all workers must start
+CONNECT_TIMEOUT = 60  # seconds in which TensorFlow must then connect them
+# TensorFlow raises these errors when it loses a worker: for a broken connection, for a missed
+# heartbeat, and for the operations that were running.
 LOST = (
     tf.errors.UnavailableError,
     tf.errors.DeadlineExceededError,
@@ -52,7 +52,7 @@ class Task(BaseModel):
 
 
 class TfConfig(BaseModel):
-    """The part of `TF_CONFIG` that is used here."""
+    """The fields of `TF_CONFIG` that this project uses."""
 
     cluster: Cluster
     task: Task
@@ -60,52 +60,77 @@ class TfConfig(BaseModel):
     @model_validator(mode="after")
     def has_the_task(self) -> "TfConfig":
         if self.task.index >= len(getattr(self.cluster, self.task.type)):
-            raise ValueError(f"cluster has no {self.task.type} {self.task.index}, which task names")
+            raise ValueError(
+                f"cluster has no {self.task.type} {self.task.index}, but task names that worker"
+            )
         return self
 
     @property
     def addresses(self) -> list[str]:
-        """Of all workers, the chief first."""
+        """The addresses of all workers, the chief first."""
         return [*self.cluster.chief, *self.cluster.worker]
 
     @property
     def rank(self) -> int:
-        """Which of `addresses` is this worker's."""
+        """The index of this worker in `addresses`."""
         return self.task.index + (len(self.cluster.chief) if self.task.type == "worker" else 0)
 
 
 def choose(name: str) -> tf.distribute.Strategy:
-    """Make the strategy that `train.strategy` names, before anything else is asked of TensorFlow.
+    """Create the strategy that `train.strategy` names.
+
+    Call this function before any other operation of TensorFlow. For `multi_worker`, it waits until
+    all workers have started.
+
+    Args:
+        name: `single`, `mirrored` or `multi_worker`.
 
     Raises:
-        StageError: this host, or its environment, has not what the strategy needs.
+        StageError: TensorFlow finds no GPU for `mirrored`. For `multi_worker`, `TF_CONFIG` is
+            missing or not valid, a worker does not start in time, or the chief cannot listen at
+            its address.
     """
     if name == "mirrored":
         if not tf.config.list_physical_devices("GPU"):
             raise StageError("train.strategy is mirrored, but TensorFlow finds no GPU; use single")
         return tf.distribute.MirroredStrategy()
     if name == "multi_worker":
-        config = _tf_config()
-        _gather(config)
-        with _mortal():
+        _wait_for_workers(_tf_config())
+        with _interruptible():
             return tf.distribute.MultiWorkerMirroredStrategy()
     return tf.distribute.get_strategy()
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes and tells; alone, it is."""
+    """Return whether this process is the chief, which alone writes outputs and logs.
+
+    A single process is its own chief.
+    """
     return bool(strategy.extended.should_checkpoint)
 
 
 def from_chief(strategy: tf.distribute.Strategy, value: np.ndarray) -> np.ndarray:
-    """Return what the chief calls it with; all workers have to, with the same shape and type."""
+    """Broadcast the chief's value to all workers.
+
+    Args:
+        strategy: The distribution strategy of this run.
+        value: An array of the same shape and dtype on all workers, which must all make this call.
+
+    Returns:
+        The value that the chief passed.
+    """
     with strategy.scope():
-        return tf.Variable(value).numpy()  # a new variable has the chief's value everywhere
+        # TensorFlow initializes a variable on all workers with the chief's value.
+        return tf.Variable(value).numpy()
 
 
 @contextmanager
-def end_with_the_others(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Turn what TensorFlow says of a lost worker into a sentence."""
+def reporting_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Convert TensorFlow's errors about a lost worker to a `StageError`.
+
+    Raises:
+        StageError: This worker lost another worker.
+    """
     try:
         yield
     except LOST as error:
@@ -116,8 +141,8 @@ def end_with_the_others(strategy: tf.distribute.Strategy) -> Iterator[None]:
         named = re.findall(r"/job:(\w+)\S*?/task:(\d+)", error.message)
         lost = next((" ".join(other) for other in named if other != this), "another worker")
         raise StageError(
-            f"{' '.join(this)} lost {lost}, which has ended or cannot be reached; start all "
-            "workers again, and the chief (`dvc repro`) resumes after the last whole epoch"
+            f"{' '.join(this)} lost {lost}, which has ended or is unreachable; restart all "
+            "workers, and the chief (`dvc repro`) resumes after the last whole epoch"
         ) from error
 
 
@@ -126,53 +151,58 @@ def _tf_config() -> TfConfig:
         return TfConfig.model_validate_json(os.environ["TF_CONFIG"])
     except KeyError:
         raise StageError(
-            "train.strategy is multi_worker, but TF_CONFIG is not in the environment; it names "
-            "the workers, as `python -m stages.commands.workers 2` does for two on this host"
+            "train.strategy is multi_worker, but the environment has no TF_CONFIG; set "
+            "it for each worker, or run `python -m stages.commands.workers 2` for two on this host"
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        said = f"{key}: {first['msg']}" if key else first["msg"]
+        reason = f"{key}: {first['msg']}" if key else first["msg"]
         raise StageError(
-            f"TF_CONFIG in the environment does not name the workers: {said}"
+            f"the environment variable TF_CONFIG does not describe the workers: {reason}"
         ) from None
 
 
-def _gather(config: TfConfig) -> None:
-    """Wait until all workers have come: they ring the chief, which hangs up once all have.
+def _wait_for_workers(config: TfConfig) -> None:
+    """Wait until all workers have started.
 
-    TensorFlow waits for them too, but for ever, and deaf to Ctrl-C.
+    The workers connect to the chief, which closes the connections when all have arrived.
+    TensorFlow itself would wait without a time limit, and Ctrl-C would not interrupt it.
     """
     addresses, rank = config.addresses, config.rank
     host, _, port = addresses[0].rpartition(":")
     deadline = time.monotonic() + START_TIMEOUT
     missing = {str(other) for other in range(1, len(addresses))}
     if rank > 0:
-        while not _ring(host, int(port), rank):
+        while not _check_in(host, int(port), rank):
             if time.monotonic() > deadline:
-                raise StageError(f"the chief, {addresses[0]}, did not come in {START_TIMEOUT} s")
+                raise StageError(
+                    f"the chief, {addresses[0]}, did not start within {START_TIMEOUT} s"
+                )
             time.sleep(0.1)
     elif missing:
-        tqdm.write(f"waiting for {len(missing)} more to come to {addresses[0]}")
+        tqdm.write(f"waiting at {addresses[0]} for {len(missing)} more workers")
         try:
-            with ExitStack() as here:
-                server = here.enter_context(socket.create_server(("", int(port))))
+            with ExitStack() as connections:
+                server = connections.enter_context(socket.create_server(("", int(port))))
                 while missing:
                     server.settimeout(max(deadline - time.monotonic(), 0.001))
-                    caller = here.enter_context(server.accept()[0])
-                    caller.settimeout(1)
-                    with suppress(OSError):  # it may be a stranger
-                        missing.discard(caller.recv(16).decode(errors="replace"))
+                    worker = connections.enter_context(server.accept()[0])
+                    worker.settimeout(1)
+                    with suppress(OSError):  # another program may have connected
+                        missing.discard(worker.recv(16).decode(errors="replace"))
         except TimeoutError:
             late = ", ".join(addresses[int(other)] for other in sorted(missing))
-            raise StageError(f"{late} did not come in {START_TIMEOUT} s") from None
+            raise StageError(f"{late} did not start within {START_TIMEOUT} s") from None
         except OSError as error:
             reason = os.strerror(error.errno or 0)
-            raise StageError(f"{addresses[0]}, of TF_CONFIG: {reason}") from error
+            raise StageError(
+                f"the chief cannot listen at {addresses[0]} of TF_CONFIG: {reason}"
+            ) from error
 
 
-def _ring(host: str, port: int, rank: int) -> bool:
-    """Tell the chief that this worker is here, and wait for the others; False if there is none."""
+def _check_in(host: str, port: int, rank: int) -> bool:
+    """Report this worker to the chief and wait for the others; return False without a chief."""
     try:
         with socket.create_connection((host, port), START_TIMEOUT) as chief:
             chief.sendall(str(rank).encode())
@@ -182,10 +212,11 @@ def _ring(host: str, port: int, rank: int) -> bool:
 
 
 @contextmanager
-def _mortal() -> Iterator[None]:
-    """Let Ctrl-C, and the clock, end this process while Python waits for TensorFlow.
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C or a timeout end this process while Python waits for TensorFlow.
 
-    TensorFlow then takes SIGTERM for itself, and does nothing; give it its meaning back.
+    MultiWorkerMirroredStrategy installs a handler that ignores SIGTERM, so restore the default
+    action.
     """
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.alarm(CONNECT_TIMEOUT)

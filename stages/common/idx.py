@@ -1,7 +1,8 @@
-"""The IDX format, and MNIST's four files in it.
+"""Reader for the IDX format and for MNIST's four IDX files.
 
-Format: http://yann.lecun.com/exdb/mnist/ (bottom of the page). Two zero bytes, a type code, the
-number of dimensions, each dimension as a big-endian uint32, then the elements in C order.
+An IDX file holds two zero bytes, a type code, the number of dimensions, each dimension as a
+big-endian uint32, then the elements in C order. http://yann.lecun.com/exdb/mnist/ specifies the
+format at the bottom of the page.
 """
 
 import math
@@ -18,58 +19,69 @@ FILES = {
 NAMES = [name for pair in FILES.values() for name in pair]
 Split = tuple[np.ndarray, np.ndarray]  # images (N, 28, 28) uint8, labels (N,) uint8
 
-UINT8 = 8  # type code of unsigned bytes, the only one that MNIST uses
+UINT8 = 8  # type code of unsigned bytes, the only type that MNIST uses
 
 
 class IdxError(StageError):
-    """Bytes that are not the IDX file they should be."""
+    """The content of an IDX file is not valid."""
 
 
 def parse(data: bytes) -> np.ndarray:
-    """Read the bytes of an IDX file of unsigned bytes.
+    """Parse the content of an IDX file of unsigned bytes.
+
+    Args:
+        data: The whole content, decompressed.
 
     Returns:
-        A read-only uint8 array of the shape that the header gives, sharing memory with `data`.
+        A read-only uint8 array of the shape in the header. It shares memory with `data`.
 
     Raises:
-        IdxError: the header is not IDX's, or the length is not what the header says.
+        IdxError: The header is not a valid IDX header, or the length does not match it.
     """
     if len(data) < 4 or data[:2] != b"\0\0":
         raise IdxError("not an IDX file: it does not start with two zero bytes and a type")
     kind, dimensions = data[2], data[3]
     if kind != UINT8:
-        raise IdxError(f"an IDX file of element type 0x{kind:02x}; only unsigned bytes (0x08) work")
+        raise IdxError(
+            f"an IDX file of element type 0x{kind:02x}; only unsigned bytes (0x08) are supported"
+        )
     start = 4 + 4 * dimensions
     if dimensions == 0 or len(data) < start:
-        raise IdxError(f"an IDX file cut off in its header of {dimensions} dimensions")
+        raise IdxError(f"an IDX file with an incomplete header of {dimensions} dimensions")
     shape = tuple(int(n) for n in np.frombuffer(data, ">u4", dimensions, offset=4))
     expected = start + math.prod(shape)
     if len(data) != expected:
-        raise IdxError(f"an IDX file of {len(data)} bytes where shape {shape} needs {expected}")
+        raise IdxError(f"an IDX file of {len(data)} bytes, but shape {shape} needs {expected}")
     try:
         return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-    except ValueError as error:  # over 64 dimensions, or a nought and huge ones
-        raise IdxError(f"an IDX file of a shape that no array has: {shape}") from error
+    except ValueError as error:  # over 64 dimensions, or a zero beside huge dimensions
+        raise IdxError(f"an IDX file of shape {shape}, which NumPy does not support") from error
 
 
 def load(folder: Path, split: str) -> Split:
-    """Read one split, `training` or `testing`, from a folder of decompressed IDX files.
+    """Read one split from a folder of decompressed IDX files.
+
+    Args:
+        folder: The folder that holds the files.
+        split: `training` or `testing`.
 
     Returns:
         Images, uint8 (N, 28, 28), white ink on black, and labels, uint8 (N,), 0 to 9.
 
     Raises:
-        IdxError: a file is not IDX, or the two do not belong together.
-        OSError: a file cannot be read.
+        IdxError: A file is not valid IDX, or the images and the labels do not match.
+        OSError: A file cannot be read.
     """
     images, labels = (_parse_file(folder / name) for name in FILES[split])
     if images.shape[1:] != (28, 28) or labels.shape != images.shape[:1] or not len(labels):
         raise IdxError(
-            f"{folder}: {split} images of shape {images.shape} and labels of shape {labels.shape}; "
-            "expected (N, 28, 28) and (N,)"
+            f"{folder}: the {split} split has images of shape {images.shape} and labels of shape "
+            f"{labels.shape}; expected (N, 28, 28) and (N,)"
         )
     if labels.max() > 9:
-        raise IdxError(f"{folder}: {split} holds label {labels.max()}; labels are 0 to 9")
+        raise IdxError(
+            f"{folder}: the {split} split has label {labels.max()}; expected labels 0 to 9"
+        )
     return images, labels
 
 

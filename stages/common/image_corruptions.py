@@ -1,8 +1,8 @@
-"""Ways in which pictures of digits go bad, to measure how well the network bears them.
+"""Image corruptions that measure the robustness of the network.
 
-After Mu and Gilmer, "MNIST-C: A Robustness Benchmark for Computer Vision", 2019, in a strength at
-which a person still reads almost every digit. Each takes uint8 (N, 28, 28) and a random generator,
-and gives the same shape and type.
+They follow Mu and Gilmer, "MNIST-C: A Robustness Benchmark for Computer Vision", 2019, at a
+strength at which a person still reads almost every digit. Each function takes images, uint8
+(N, 28, 28), and a random generator, and returns corrupted images of the same shape and dtype.
 """
 
 import numpy as np
@@ -14,31 +14,40 @@ Images = np.ndarray
 
 
 def corrupted(images: Images) -> dict[str, Images]:
-    """The images in each bad way, by its name; the same for the same images."""
-    ways = {"noise": noise, "blur": blur, "contrast": contrast, "lines": lines}
-    return {name: way(images, np.random.default_rng(SEED)) for name, way in ways.items()}
+    """Apply each corruption to the images; equal images give equal results.
+
+    Args:
+        images: uint8 (N, 28, 28).
+
+    Returns:
+        The corrupted images, uint8 (N, 28, 28), by the name of the corruption.
+    """
+    corruptions = {"noise": noise, "blur": blur, "contrast": contrast, "lines": lines}
+    return {
+        name: corrupt(images, np.random.default_rng(SEED)) for name, corrupt in corruptions.items()
+    }
 
 
 def noise(images: Images, random: np.random.Generator) -> Images:
-    """Gaussian noise of standard deviation 64 of 255."""
+    """Add Gaussian noise with a standard deviation of 64 gray levels of 255."""
     noisy = images + random.normal(0, 64, images.shape)
     return noisy.clip(0, 255).astype(np.uint8)
 
 
 def blur(images: Images, random: np.random.Generator) -> Images:
-    """Gaussian blur of standard deviation 1.5 pixels."""
+    """Apply a Gaussian blur with a standard deviation of 1.5 pixels."""
     soften = ImageFilter.GaussianBlur(1.5)
     return np.stack([np.asarray(Image.fromarray(image).filter(soften)) for image in images])
 
 
 def contrast(images: Images, random: np.random.Generator) -> Images:
-    """Contrast of 0.3 around each image's mean."""
+    """Reduce the contrast around the mean of each image to 0.3 of the original."""
     mean = images.mean((1, 2), keepdims=True)
     return (mean + 0.3 * (images - mean)).astype(np.uint8)
 
 
 def lines(images: Images, random: np.random.Generator) -> Images:
-    """A black and a white line across each image, 2 pixels wide and 1."""
+    """Draw a black line 2 pixels wide and a white line 1 pixel wide across each image."""
     ends = random.uniform(0, 27, (len(images), 2, 2))
     crossed = []
     for image, (first, last) in zip(images, ends, strict=True):

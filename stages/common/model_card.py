@@ -1,6 +1,6 @@
-"""The model card: what the model is for, what it was made of, how good it is, where it ends.
+"""The model card: intended use, data, network, metrics and limits of the model.
 
-After Mitchell et al., "Model Cards for Model Reporting", 2019.
+It follows Mitchell et al., "Model Cards for Model Reporting", 2019.
 """
 
 from typing import Any
@@ -10,40 +10,47 @@ from stages.common.params import Params
 TEXT = """\
 # Model card: {name}, `{kind}`
 
-Written by `dvc repro export` from the figures of `dvc repro evaluate`; it belongs to the model in
-`data/model` that the same `dvc.lock` pins.
+`dvc repro export` writes this card from the metrics of `dvc repro evaluate`. The card describes the
+model in `data/model` that the same `dvc.lock` pins.
 
 ## Use
-Tells which of {classes} an image of 28 x 28 grey pixels shows, white on black and centred as in
-{name}. Meant for learning, for demonstrations and as a start for models of one's own; not for
-anything that somebody's money, health or rights hang on.
+The model recognizes which of {classes} a gray image of 28 x 28 pixels shows. The digit must be
+white on black and centered as in {name}. The model is intended for learning, for demonstrations
+and as a basis for other models. Do not use it for decisions that affect people's money, health or
+rights.
 
 ## Data
-{name}: the training split without its last {validation:,} images, which served for validation and
-for calibration; the test split for the figures below, and for nothing else. Source: {source}.
+The training uses {name}'s training split without its last {validation:,} images. Those images serve
+for validation and calibration. The test split serves only for the metrics below. Source: {source}.
 
 ## Network
-{parameters:,} parameters, {multiply_adds:,} multiply-adds an image; {epochs} epochs, seed {seed}.
+The network has {parameters:,} parameters and computes {multiply_adds:,} multiply-adds per image. It
+was trained for {epochs} epochs with seed {seed}.
 
-## Figures
-| on the test split | |
+## Metrics
+| metric on the test split | value |
 |---|---|
-| accuracy | {accuracy:.2%} ({errors} wrong) |
-| accuracy without images whose label people reject | {accuracy_without_rejected_labels:.2%} |
+| accuracy | {accuracy:.2%} ({errors} errors) |
+| accuracy without the images whose label most reviewers reject | \
+{accuracy_without_rejected_labels:.2%} |
 | lowest recall of a class | {lowest_recall:.2%} ({lowest_recall_class}) |
 | expected calibration error | {expected_calibration_error:.2%} |
 {robustness}
 
 ## Limits
-- It answers with one of ten labels, whatever the image. {background}
-- It knows what {name} shows: what is rare there, and common where you are, it will get wrong more
-  often than the table says.
-- The corruptions of the table have one strength each; stronger ones cost more.
+- The model returns one of ten labels for every image. {background}
+- The model makes more errors on images that are rare in {name} than the table shows.
+- The table shows one strength of each corruption. Stronger corruptions lower the accuracy further.
 """
 
 
 def model_card(chosen: Params, metrics: dict[str, Any]) -> str:
-    """Markdown of the card, from the params and evaluation's metrics.json."""
+    """Write the model card in Markdown.
+
+    Args:
+        chosen: The parameters of the run.
+        metrics: The content of evaluation's metrics.json.
+    """
     recall = metrics["recall"]
     lowest = min(recall, key=recall.__getitem__)
     return TEXT.format(
@@ -62,8 +69,8 @@ def model_card(chosen: Params, metrics: dict[str, Any]) -> str:
             for name, value in metrics["robustness"].items()
         ),
         background=(
-            "Background images without a digit were part of its training and get a low confidence."
+            "It was also trained on images without a digit, so its confidence on them is low."
             if chosen.recipe.background_fraction
-            else "It may be sure of a digit in a picture of noise."
+            else "It may return a high confidence for an image of noise."
         ),
     )

@@ -1,4 +1,8 @@
-"""The networks: (N, 28, 28) pixels of 0 to 255 in, ten logits out, all scaling inside."""
+"""The networks.
+
+The input of each is images, (N, 28, 28), of pixels 0 to 255; the output is logits, (N, 10). The
+networks scale the pixels themselves.
+"""
 
 from pathlib import Path
 
@@ -12,11 +16,11 @@ from stages.common.runner import StageError
 
 CONFIG, WEIGHTS = "network.json", "network.weights.h5"
 TEMPERATURES = np.geomspace(0.1, 10, 401, dtype=np.float32)
-BATCH = 1000  # images at once where nothing is learnt
+BATCH = 1000  # images in a batch of inference
 
 
 def build(network: params.Network) -> keras.Model:
-    """Build the chosen kind of network with fresh weights from Keras' global seed."""
+    """Build the network that `network.kind` names, with weights from Keras' global seed."""
     body = cnn(network.cnn) if network.kind == "cnn" else mlp(network.mlp)
     return keras.Sequential(
         [layers.Input((28, 28)), layers.Rescaling(1 / 255), *body, layers.Dense(10)],
@@ -25,7 +29,7 @@ def build(network: params.Network) -> keras.Model:
 
 
 def cnn(cnn: params.Cnn) -> list[keras.Layer]:
-    """Four convolutions, each with batch normalisation, and one maximum per filter."""
+    """Return four convolutions, each with batch normalization, and a global maximum per filter."""
     first, second, third, fourth = cnn.filters
     return [
         layers.Reshape((28, 28, 1)),
@@ -38,27 +42,39 @@ def cnn(cnn: params.Cnn) -> list[keras.Layer]:
 
 
 def mlp(mlp: params.Mlp) -> list[keras.Layer]:
-    """The original design: fully connected layers, here with He's initial weights."""
+    """Return the fully connected layers of the original design, here with He initialization.
+
+    The initialization is from He et al., "Delving Deep into Rectifiers", 2015.
+    """
     hidden = [layers.Dense(units, "relu", kernel_initializer="he_normal") for units in mlp.hidden]
     return [layers.Flatten(), *hidden]
 
 
 def probabilities(network: keras.Model, images: np.ndarray) -> np.ndarray:
-    """Classify images, uint8 (N, 28, 28): the probability of each label, float32 (N, 10)."""
+    """Compute the probability of each label.
+
+    Args:
+        network: A network of this module.
+        images: uint8 (N, 28, 28).
+
+    Returns:
+        float32 (N, 10).
+    """
     logits = network.predict(images, batch_size=BATCH, verbose=0)
     return tf.nn.softmax(logits).numpy()
 
 
 def calibrate(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
-    """Scale the logits so that confidence matches accuracy; no answer changes.
+    """Scale the logits so that confidence matches accuracy; the predictions do not change.
 
-    Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", 2017): divide by
-    the one number that minimises the cross-entropy on images that were not trained on. Here the
-    weights of the last layer take it in.
+    This is temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", 2017). It
+    divides the logits by the temperature that minimizes the cross-entropy on images that the
+    training did not use. This function divides the weights of the last layer instead.
 
     Args:
-        images: uint8 (N, 28, 28).
-        labels: uint8 (N,).
+        network: A network of this module. Its last layer changes.
+        images: Images that the training did not use, uint8 (N, 28, 28).
+        labels: The labels of the images, uint8 (N,).
     """
     logits = network.predict(images, batch_size=BATCH, verbose=0)
     losses = [
@@ -71,7 +87,7 @@ def calibrate(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> N
 
 
 def multiply_adds(network: keras.Model) -> int:
-    """Count the multiplications, each with its addition, that one image takes."""
+    """Count the multiply-add operations of the convolutions and dense layers for one image."""
     total = 0
     for layer in network.layers:
         if isinstance(layer, layers.Conv2D):
@@ -83,23 +99,23 @@ def multiply_adds(network: keras.Model) -> int:
 
 
 def save(network: keras.Model, folder: Path) -> None:
-    """Write architecture and weights; equal networks give equal bytes."""
+    """Write the architecture and the weights to a folder; equal networks give equal bytes."""
     (folder / CONFIG).write_text(network.to_json(indent=2) + "\n")
     network.save_weights(folder / WEIGHTS)
 
 
 def load(folder: Path) -> keras.Model:
-    """Read what `save` wrote.
+    """Read a network that `save` wrote.
 
     Raises:
-        StageError: the files are not there or do not fit each other.
+        StageError: A file is missing or damaged, or the files do not match.
     """
     try:
         network = keras.models.model_from_json((folder / CONFIG).read_text())
         network.load_weights(folder / WEIGHTS)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise StageError(
-            f"{folder} holds no readable network ({error}); run `dvc repro train`"
+            f"{folder} does not contain a readable network ({error}); run `dvc repro train`"
         ) from error
     return network
 
@@ -107,7 +123,8 @@ def load(folder: Path) -> keras.Model:
 def _convolution(filters: int, size: int, **options: object) -> list[keras.Layer]:
     return [
         layers.Conv2D(filters, size, use_bias=False, **options),
-        # Keras' default of 0.99 forgets the first steps too slowly for a run of minutes.
+        # With Keras' default momentum of 0.99, the statistics of the first steps would persist too
+        # long for a run of minutes.
         layers.BatchNormalization(momentum=0.95),
         layers.ReLU(),
     ]

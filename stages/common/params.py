@@ -1,10 +1,10 @@
-"""`params.yaml` as frozen, checked objects; the only module that reads it.
+"""The parameters in `params.yaml` as validated, immutable objects.
 
     params = load()
     params.train.epochs
 
-An unknown key, a wrong type or a value out of range is a `ParamsError` of one line that names
-the key and what is allowed.
+Only this module reads `params.yaml`. An unknown key, a wrong type or a value out of range raises a
+`ParamsError`, whose text of one line names the key and the allowed values.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from stages.common import idx
 from stages.common.runner import StageError
 
 FILE = Path("params.yaml")
-MAX_ERRORS = 5  # named in one sentence
+MAX_ERRORS = 5  # errors in one message
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Accuracy = Annotated[float, Field(ge=0, le=1)]
@@ -28,10 +28,12 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class ParamsError(StageError):
-    """`params.yaml` holds something that no stage could work with."""
+    """`params.yaml` is not readable or not valid."""
 
 
 class Section(BaseModel):
+    """The base class of all sections of `params.yaml`."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -41,9 +43,9 @@ class Idx(Section):
 
     @field_validator("sha256")
     @classmethod
-    def names_the_four_files(cls, sha256: dict[str, str]) -> dict[str, str]:
+    def has_four_files(cls, sha256: dict[str, str]) -> dict[str, str]:
         if set(sha256) != set(idx.NAMES):
-            raise ValueError(f"must have the keys {', '.join(idx.NAMES)}, and no other")
+            raise ValueError(f"must have exactly the keys {', '.join(idx.NAMES)}")
         return sha256
 
 
@@ -55,7 +57,7 @@ class Png(Section):
     @classmethod
     def has_testing(cls, splits: list[str]) -> list[str]:
         if "testing" not in splits:
-            raise ValueError("must hold testing, on which the export is checked")
+            raise ValueError("must contain testing, which `export` needs")
         return splits
 
 
@@ -90,7 +92,7 @@ class Augment(Section):
 
     @property
     def is_identity(self) -> bool:
-        """Whether images stay as they are."""
+        """Whether the augmentation leaves images unchanged."""
         return not (self.shift or self.rotation or self.scale or self.shear)
 
 
@@ -146,23 +148,24 @@ class Params(Section):
 
     @property
     def min_accuracy(self) -> float:
-        """The least test accuracy with which the chosen kind of network is exported."""
-        least = self.export.min_accuracy
-        return least.cnn if self.network.kind == "cnn" else least.mlp
+        """The test accuracy that `export` requires of the chosen kind of network."""
+        minimum = self.export.min_accuracy
+        return minimum.cnn if self.network.kind == "cnn" else minimum.mlp
 
 
 def load(file: Path = FILE) -> Params:
-    """Read and check all of `params.yaml`.
+    """Read and validate all of `params.yaml`.
 
     Raises:
-        ParamsError: the file cannot be read, is not YAML, or holds a key, a type or a value that
-            is not allowed.
+        ParamsError: The file cannot be read, is not YAML, or contains an unknown key, a wrong
+            type or a value out of range.
     """
     content = _parse(file)
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        # A misspelt key is missing as well, but first of all misspelt.
+        # A misspelled key causes two errors: one for an unknown key and one for a missing key. The
+        # first is more helpful.
         errors = sorted(error.errors(), key=lambda one: one["type"] == "missing")
         sentences = [*map(_sentence, errors[:MAX_ERRORS])]
         if len(errors) > MAX_ERRORS:
@@ -181,7 +184,8 @@ def _parse(file: Path) -> Any:
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1
         raise ParamsError(f"{file} is not YAML: {_line(error.problem)} in line {line}") from error
-    except (YAMLError, LookupError, ValueError) as error:  # of 2024-13-45, or `!!int ''`
+    # Values such as 2024-13-45 and `!!int ''` raise ValueError and LookupError.
+    except (YAMLError, LookupError, ValueError) as error:
         raise ParamsError(f"{file} is not YAML: {_line(error)}") from error
 
 
@@ -190,16 +194,16 @@ def _sentence(error: Any) -> str:
     match error["type"]:
         case "extra_forbidden":
             *sections, _ = error["loc"]
-            return f"{key} is not a known key; there are {_keys(sections)}"
+            return f"{key} is not a known key; the known keys are {_keys(sections)}"
         case "missing":
             return f"{key} is missing"
         case "model_type":
-            return f"{key} must hold keys with values: {_keys(error['loc'])}"
+            return f"{key} must contain the keys {_keys(error['loc'])}"
         case "value_error":
             return f"{key} {error['ctx']['error']}"
-    found = error["input"]
+    value = error["input"]
     return f"{key}: {error['msg']}" + (
-        "" if isinstance(found, dict | list) else f", found {shortened(found)}"
+        "" if isinstance(value, dict | list) else f", not {shortened(value)}"
     )
 
 

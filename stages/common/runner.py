@@ -1,4 +1,4 @@
-"""What every stage shares: its error, its exit status, and outputs that are whole or absent."""
+"""Error handling and atomic outputs, which all stages share."""
 
 import errno
 import fcntl
@@ -11,17 +11,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
 
-SCRATCH = Path(".dvc/tmp/stages")  # within DVC's own place for what need not be kept
+SCRATCH = Path(".dvc/tmp/stages")  # DVC keeps its own temporary files in .dvc/tmp
 
 
 class StageError(Exception):
-    """A stage cannot go on; the text is the one sentence that its user reads."""
+    """A stage cannot continue. The text is the sentence that the user reads."""
 
 
 def run(name: str, main: Callable[[], None]) -> None:
-    """Call `main`. Print an error as one sentence that begins with `name`, and exit with status 1.
+    """Call `main`; on an error, print one sentence that begins with `name` and exit with status 1.
 
-    If DVC started this process, it ends when DVC does.
+    If DVC started this process, the process ends when DVC does.
     """
     if "DVC_STAGE" in os.environ:
         Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
@@ -30,15 +30,18 @@ def run(name: str, main: Callable[[], None]) -> None:
     except StageError as error:
         sys.exit(f"{name}: {error}")
     except OSError as error:
-        # Not its own text, which h5py makes three lines of.
+        # Prefer the system's message: h5py's own text has three lines.
         reason = os.strerror(error.errno) if error.errno else error
         sys.exit(f"{name}: {error.filename}: {reason}" if error.filename else f"{name}: {reason}")
     except KeyboardInterrupt:
-        sys.exit(f"{name}: interrupted; nothing was written")
+        sys.exit(f"{name}: interrupted; the outputs are unchanged")
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent ends: if DVC is killed, its next run may start at once."""
+    """End this process when its parent ends.
+
+    If DVC is killed, the user may start the next run at once.
+    """
     while os.getppid() == parent:
         time.sleep(0.1)
     os._exit(1)
@@ -46,9 +49,10 @@ def _end_with(parent: int) -> None:
 
 @contextmanager
 def atomic_directory(folder: Path) -> Iterator[Path]:
-    """Give an empty folder to write in, which takes the place of `folder` once all is written.
+    """Yield an empty folder that replaces `folder` when the block ends.
 
-    After an error `folder` is as it was. What a killed run left behind, the next one removes.
+    If the block raises an error, `folder` stays as it was. The next run removes the files that a
+    killed run left behind.
     """
     with _scratch(folder) as scratch:
         partial = scratch / folder.name
@@ -59,38 +63,39 @@ def atomic_directory(folder: Path) -> Iterator[Path]:
         partial.rename(folder)
 
 
-def write_atomically(file: Path, text: str) -> None:
-    """Write a file elsewhere, then let it take its place."""
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write a temporary file, then rename it to `file`."""
     with _scratch(file) as scratch:
         partial = scratch / file.name
-        partial.write_text(text)
+        partial.write_bytes(content)
         partial.rename(file)
 
 
 @contextmanager
 def _scratch(output: Path) -> Iterator[Path]:
-    """Give a folder in which to write what is to become `output`.
+    """Yield a folder on the disk of `output` in which to prepare it.
 
-    It is not in data/, where it would stay if a run is killed and the next finds the output in
-    DVC's cache; only if data/ is on another disk, it is there. Whether something in it can be
-    renamed to `output` is found out at once, not after an hour of training.
+    The folder is outside data/: if a run is killed and the next run takes the output from DVC's
+    cache, no stage would remove a leftover in data/. The folder is in data/ only if data/ is on
+    another disk. This function tries a rename at the start, so that a missing permission stops
+    the stage before an hour of training.
     """
-    scratch, beside = SCRATCH / output.name, output.with_name(f".{output.name}.partial")
+    scratch, fallback = SCRATCH / output.name, output.with_name(f".{output.name}.partial")
     SCRATCH.mkdir(parents=True, exist_ok=True)
     output.parent.mkdir(exist_ok=True)
     with (SCRATCH / f"{output.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second run of the stage waits for the first
-        for left_behind in (scratch, beside):
-            shutil.rmtree(left_behind, ignore_errors=True)
+        for leftover in (scratch, fallback):
+            shutil.rmtree(leftover, ignore_errors=True)
         scratch.mkdir()
         try:
-            scratch.rename(beside)
-            beside.rename(scratch)
+            scratch.rename(fallback)
+            fallback.rename(scratch)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            beside.mkdir()
-            scratch = beside
+            fallback.mkdir()
+            scratch = fallback
         try:
             yield scratch
         finally:

@@ -1,30 +1,29 @@
-"""What one answer of the exported network costs in each engine of the service.
+"""Measure the inference time of the exported network in each engine of the service.
 
     python -m tests.benchmarks.inference
 
-Prints and saves the median microseconds per image on one thread, for batches of 1 and of 256.
-Needs `data/model`.
+The program prints the median time per image in microseconds, on one thread, for batches of 1 and
+256 images, and saves it. It needs `data/network` and `data/model`.
 """
 
 import os
 import statistics
 import time
-from pathlib import Path
 
 os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
 
 import numpy as np
 
 from service.recognition import engines
-from stages.common import network
+from stages.common import network, paths
 from tests.benchmarks import tables
 
-ROUNDS = {1: 500, 256: 20}
+ROUNDS = {1: 500, 256: 20}  # number of measurements for each batch size
 COLUMNS = {"engine": ""} | {f"µs per image, batch {batch}": ".0f" for batch in ROUNDS}
 
 
 def median(engine: engines.Recognizer, batch: int, rounds: int) -> float:
-    """Microseconds an image."""
+    """Return the median time per image in microseconds."""
     images = np.random.default_rng(0).integers(0, 256, (batch, 28, 28), np.uint8)
     times = []
     for _ in range(rounds + rounds // 10):
@@ -35,11 +34,11 @@ def median(engine: engines.Recognizer, batch: int, rounds: int) -> float:
 
 
 def main() -> None:
-    model = network.load(Path("data/network"))
+    model = network.load(paths.NETWORK)
     print(f"{model.count_params():,} parameters, {network.multiply_adds(model):,} multiply-adds")
     rows: list[tables.Row] = []
     for name in engines.ENGINES:
-        engine = engines.load(Path("data/model"), name)
+        engine = engines.load(paths.MODEL, name)
         medians = [median(engine, *sizes) for sizes in ROUNDS.items()]
         rows.append(dict(zip(COLUMNS, [name, *medians], strict=True)))
     table = tables.Table(COLUMNS, rows)

@@ -13,12 +13,12 @@ def augment(images, limits, seed):
     return distort(images, transforms(len(images), limits, seed))
 
 
-def test_no_distortion_leaves_the_images_as_they_are(testing):
+def test_zero_limits_leave_images_unchanged(testing):
     images = testing[0][:5]
     np.testing.assert_array_equal(augment(tf.constant(images), STILL, SEED), images)
 
 
-def test_distortion_differs_by_image_and_by_seed_and_repeats_with_the_seed(testing):
+def test_distortion_depends_on_the_image_and_the_seed_alone(testing):
     images = tf.constant(np.repeat(testing[0][:1], 2, axis=0))
     limits = Augment(shift=2.0, rotation=10.0, scale=0.1, shear=10.0)
     first = augment(images, limits, SEED).numpy()
@@ -29,7 +29,7 @@ def test_distortion_differs_by_image_and_by_seed_and_repeats_with_the_seed(testi
 
 
 @pytest.mark.parametrize("limit", ["shift", "rotation", "scale", "shear"])
-def test_each_distortion_is_small_and_does_something(testing, limit):
+def test_each_limit_distorts_images_slightly(testing, limit):
     image = testing[0][:1].repeat(50, axis=0)
     amount = {"shift": 2.0, "rotation": 10.0, "scale": 0.1, "shear": 10.0}[limit]
     limits = STILL.model_copy(update={limit: amount})
@@ -41,10 +41,10 @@ def test_each_distortion_is_small_and_does_something(testing, limit):
         for place in (rows, columns)
     ]
     assert (distorted != image).any()
-    assert np.abs(moved).max() < 2.6  # pixels, of the centre of mass
+    assert np.abs(moved).max() < 2.6  # pixels that the center of mass moves
 
 
-def test_a_shift_moves_the_ink_by_at_most_that_much():
+def test_shift_moves_ink_by_at_most_its_limit():
     image = np.zeros((200, 28, 28), np.uint8)
     image[:, 14, 14] = 255
     shifted = augment(tf.constant(image), STILL.model_copy(update={"shift": 2.0}), SEED).numpy()
@@ -52,11 +52,11 @@ def test_a_shift_moves_the_ink_by_at_most_that_much():
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (12, 16, 12, 16)
 
 
-def test_pictures_of_nothing_are_dark_and_bright_and_repeat_with_the_seed():
-    pictures = background(200, SEED).numpy()
-    assert (pictures.dtype, pictures.shape) == (np.uint8, (200, 28, 28))
-    means = pictures.mean((1, 2))
+def test_backgrounds_vary_in_brightness_and_depend_on_the_seed_alone():
+    images = background(200, SEED).numpy()
+    assert (images.dtype, images.shape) == (np.uint8, (200, 28, 28))
+    means = images.mean((1, 2))
     assert means.min() < 10
     assert means.max() > 150
-    np.testing.assert_array_equal(pictures, background(200, SEED))
-    assert (pictures != background(200, SEED + 2).numpy()).any()
+    np.testing.assert_array_equal(images, background(200, SEED))
+    assert (images != background(200, SEED + 2).numpy()).any()

@@ -9,7 +9,7 @@ from stages.__main__ import STAGES
 from tests.conftest import PROJECT
 
 
-def test_it_runs_every_stage_of_the_pipeline():
+def test_stages_match_dvc_yaml():
     stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
     assert list(stages) == list(STAGES)
     assert [stage["cmd"] for stage in stages.values()] == [
@@ -17,13 +17,13 @@ def test_it_runs_every_stage_of_the_pipeline():
     ]
 
 
-def test_an_unknown_stage_is_refused():
-    done = subprocess.run(
+def test_unknown_stage_is_rejected():
+    process = subprocess.run(
         [sys.executable, "-m", "stages", "polish"],
         cwd=PROJECT,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 2
-    assert "invalid choice: 'polish'" in done.stderr
+    assert process.returncode == 2
+    assert "invalid choice: 'polish'" in process.stderr

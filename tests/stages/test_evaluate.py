@@ -10,7 +10,7 @@ CLASSES = list("abcdefghij")
 IMAGES = np.zeros((5, 28, 28), np.uint8)
 
 
-def test_the_figures_count_mistakes_and_leave_out_rejected_labels():
+def test_figures_count_errors_and_leave_out_rejected_labels():
     figures = evaluate(PROBABILITIES, LABELS, CLASSES, rejected=[0, 4], robustness={"blur": 0.5})
     assert figures["accuracy"] == 0.8
     assert figures["errors"] == 1
@@ -18,24 +18,24 @@ def test_the_figures_count_mistakes_and_leave_out_rejected_labels():
     assert figures["accuracy_without_rejected_labels"] == 1
 
 
-def test_an_image_that_is_not_there_cannot_be_left_out():
-    with pytest.raises(StageError, match="holds 5, but the test split ends at 4"):
+def test_rejected_label_outside_the_split_is_an_error():
+    with pytest.raises(StageError, match="contains 5, but the last index of the test split is 4"):
         evaluate(PROBABILITIES, LABELS, CLASSES, rejected=[5], robustness={})
 
 
-def test_the_gallery_has_a_tile_for_each_mistake():
+def test_gallery_has_one_tile_per_mistake():
     assert gallery(IMAGES, LABELS, PROBABILITIES, CLASSES).size == TILE
-    everything_wrong = np.roll(PROBABILITIES, 3, axis=1)
-    assert gallery(IMAGES, LABELS, everything_wrong, CLASSES).size == (5 * TILE[0], TILE[1])
+    wrong = np.roll(PROBABILITIES, 3, axis=1)
+    assert gallery(IMAGES, LABELS, wrong, CLASSES).size == (5 * TILE[0], TILE[1])
 
 
-def test_the_gallery_is_full_at_some_point():
+def test_gallery_has_a_maximum_size():
     wrong = np.tile(np.eye(10, dtype=np.float32)[[1]], (100, 1))
     picture = gallery(np.zeros((100, 28, 28), np.uint8), np.zeros(100, np.uint8), wrong, CLASSES)
     assert picture.size == (8 * TILE[0], 4 * TILE[1])
 
 
-def test_the_worst_mistake_comes_first():
+def test_gallery_starts_with_the_most_confident_mistake():
     images = np.stack([np.full((28, 28), shade, np.uint8) for shade in (50, 200)])
     probabilities = np.full((2, 10), 0.01, np.float32)
     probabilities[:, 1] = [0.6, 0.9]
@@ -44,7 +44,7 @@ def test_the_worst_mistake_comes_first():
     assert (picture[60, middle], picture[60, TILE[0] + middle]) == (200, 50)
 
 
-def test_without_mistakes_the_gallery_says_so():
+def test_gallery_without_mistakes_shows_a_message():
     picture = gallery(IMAGES[:4], LABELS[:4], PROBABILITIES[:4], CLASSES)
     assert picture.size == TILE
-    assert np.asarray(picture).min() < 128  # the words
+    assert np.asarray(picture).min() < 128  # the text of the message

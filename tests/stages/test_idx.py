@@ -19,12 +19,12 @@ arrays = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=4, min_side=
 
 
 @given(arrays)
-def test_what_is_encoded_is_read_back(array):
+def test_parse_returns_the_encoded_array(array):
     np.testing.assert_array_equal(parse(encode(array)), array)
 
 
 @given(arrays, st.data())
-def test_a_file_cut_off_anywhere_is_refused(array, data):
+def test_parse_rejects_an_incomplete_file(array, data):
     content = encode(array)
     cut = data.draw(st.integers(0, len(content) - 1))
     with pytest.raises(IdxError):
@@ -32,7 +32,7 @@ def test_a_file_cut_off_anywhere_is_refused(array, data):
 
 
 @given(st.binary(max_size=64))
-def test_any_bytes_are_read_or_refused(content):
+def test_parse_returns_an_array_or_raises_for_any_bytes(content):
     with suppress(IdxError):
         assert parse(content).dtype == np.uint8
 
@@ -43,15 +43,15 @@ def test_any_bytes_are_read_or_refused(content):
         (b"", "does not start"),
         (b"<html>404</html>", "does not start"),
         (struct.pack(">HBBI", 0, 0x0D, 1, 1) + b"\0\0\0\0", "element type 0x0d"),
-        (struct.pack(">HBB", 0, 8, 3), "cut off in its header"),
-        (struct.pack(">HBBI", 0, 8, 1, 5) + b"1234", "12 bytes where shape (5,) needs 13"),
-        (struct.pack(">HBBI", 0, 8, 1, 5) + b"123456", "14 bytes where"),
+        (struct.pack(">HBB", 0, 8, 3), "an incomplete header of 3 dimensions"),
+        (struct.pack(">HBBI", 0, 8, 1, 5) + b"1234", "12 bytes, but shape (5,) needs 13"),
+        (struct.pack(">HBBI", 0, 8, 1, 5) + b"123456", "14 bytes, but"),
         (struct.pack(">HBB2I", 0, 8, 2, 2**32 - 1, 2**32 - 1), "needs"),
-        (struct.pack(">HBB3I", 0, 8, 3, 0, 2**32 - 1, 2**32 - 1), "a shape that no array has"),
-        (struct.pack(">HBB65I", 0, 8, 65, *[1] * 65) + b"1", "a shape that no array has"),
+        (struct.pack(">HBB3I", 0, 8, 3, 0, 2**32 - 1, 2**32 - 1), "which NumPy does not"),
+        (struct.pack(">HBB65I", 0, 8, 65, *[1] * 65) + b"1", "which NumPy does not"),
     ],
 )
-def test_refusals_say_why(content, reason):
+def test_parse_reports_the_reason(content, reason):
     with pytest.raises(IdxError) as error:
         parse(content)
     assert reason in str(error.value)
@@ -66,7 +66,7 @@ def test_refusals_say_why(content, reason):
         (np.zeros((2, 28, 28), np.uint8), np.array([1, 10], np.uint8), "label 10"),
     ],
 )
-def test_images_and_labels_must_fit_each_other(tmp_path, images, labels, reason):
+def test_load_rejects_images_and_labels_that_do_not_match(tmp_path, images, labels, reason):
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(encode(images))
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(encode(labels))
     with pytest.raises(IdxError) as error:

@@ -1,4 +1,4 @@
-"""Where files come from; whole downloads are in test_download.py."""
+"""Tests of the mirrors. test_download.py tests whole downloads."""
 
 import gzip
 
@@ -9,7 +9,7 @@ from stages.common.mirrors import MirrorError, TransientError
 from stages.common.runner import StageError
 
 
-def test_the_first_mirror_that_answers_ends_the_search():
+def test_try_in_order_stops_at_the_first_success():
     tried: list[str] = []
 
     def attempt(mirror):
@@ -21,7 +21,7 @@ def test_the_first_mirror_that_answers_ends_the_search():
     assert tried == ["a", "b"]
 
 
-def test_all_reasons_are_given_when_every_mirror_fails():
+def test_error_lists_the_reason_of_every_mirror():
     def attempt(mirror):
         raise MirrorError(f"{mirror} is closed")
 
@@ -30,7 +30,7 @@ def test_all_reasons_are_given_when_every_mirror_fails():
 
 
 @pytest.mark.parametrize(("error", "pauses"), [(MirrorError, []), (TransientError, [0.5, 1.0])])
-def test_only_what_may_pass_is_tried_again(error, pauses):
+def test_only_transient_errors_are_retried(error, pauses):
     paused: list[float] = []
 
     def attempt():
@@ -44,35 +44,33 @@ def test_only_what_may_pass_is_tried_again(error, pauses):
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
-def test_gzip_is_unpacked_in_whatever_chunks_it_comes(size):
+def test_gunzip_accepts_chunks_of_any_size(size):
     packed = gzip.compress(b"content" * 100)
     chunks = [packed[start : start + size] for start in range(0, len(packed), size)]
-    if size == 1:  # too little to see that it is gzip
+    if size == 1:  # the first chunk is too short for the two magic bytes of gzip
         assert b"".join(mirrors.gunzip(chunks)) == packed
     else:
         assert b"".join(mirrors.gunzip(chunks)) == b"content" * 100
 
 
-def test_what_is_no_gzip_passes_as_it_is():
+def test_gunzip_passes_other_streams_through():
     assert list(mirrors.gunzip([b"plain", b"", b" text"])) == [b"plain", b" text"]
 
 
-def test_gzip_that_is_cut_off_or_damaged_may_pass():
+def test_incomplete_or_damaged_gzip_is_a_transient_error():
     packed = gzip.compress(b"content" * 100)
     for bad in (packed[:-1], packed[:20] + b"\0\0" + packed[22:]):
         with pytest.raises(TransientError):
             list(mirrors.gunzip([bad]))
 
 
-def test_a_stream_without_end_is_given_up(monkeypatch):
+def test_gather_rejects_a_stream_that_is_too_long(monkeypatch):
     monkeypatch.setattr(mirrors, "MAX_BYTES", 10)
-    seen: list[bytes] = []
-    assert mirrors.gather([b"12345", b"67890"], seen.append) == b"1234567890"
-    assert seen == [b"12345", b"67890"]
+    assert mirrors.gather([b"12345", b"67890"]) == b"1234567890"
     with pytest.raises(MirrorError, match="more than 10 bytes"):
         mirrors.gather(iter(lambda: b"x", None))
 
 
-def test_a_file_that_is_not_there_is_a_reason(tmp_path):
-    with pytest.raises(MirrorError, match=r"none cannot be read \(No such file or directory\)"):
-        mirrors.gather(mirrors.from_file(tmp_path / "none"))
+def test_missing_file_is_reported(tmp_path):
+    with pytest.raises(MirrorError, match=r"missing cannot be read \(No such file or directory\)"):
+        mirrors.gather(mirrors.from_file(tmp_path / "missing"))

@@ -14,20 +14,23 @@ METRICS = {
 }
 
 
-def test_the_card_has_the_figures_of_evaluation():
+def test_card_shows_the_metrics():
     chosen = params.load(PROJECT / "params.yaml")
     text = model_card(chosen, METRICS)
     assert text.startswith(f"# Model card: {chosen.data.name}, `{chosen.network.kind}`\n")
-    assert "| accuracy | 99.68% (32 wrong) |" in text
+    assert "| accuracy | 99.68% (32 errors) |" in text
     assert "| lowest recall of a class | 99.10% (7) |" in text
     assert "| accuracy under noise | 98.00% |\n| accuracy under blur | 97.00% |" in text
-    assert "12,345 parameters, 6,789,000 multiply-adds an image" in text
+    assert "12,345 parameters and computes 6,789,000 multiply-adds per image" in text
 
 
-def test_the_card_says_whether_pictures_of_nothing_were_trained_on():
+def test_card_describes_the_training_on_background_images():
     chosen = params.load(PROJECT / "params.yaml")
     kind = chosen.network.kind
-    for fraction, sentence in ((0.04, "get a low confidence"), (0.0, "may be sure of a digit")):
+    for fraction, sentence in (
+        (0.04, "its confidence on them is low"),
+        (0.0, "a high confidence for an image of noise"),
+    ):
         recipe = chosen.recipe.model_copy(update={"background_fraction": fraction})
         train = chosen.train.model_copy(update={kind: recipe})
         assert sentence in model_card(chosen.model_copy(update={"train": train}), METRICS)

@@ -12,7 +12,7 @@ def chosen():
 
 
 @pytest.mark.parametrize("kind", ["cnn", "mlp"])
-def test_a_network_is_saved_and_read_back(chosen, tmp_path, testing, kind):
+def test_load_restores_a_saved_network(chosen, tmp_path, testing, kind):
     model = network.build(chosen.network.model_copy(update={"kind": kind}))
     network.save(model, tmp_path)
     images = testing[0][:10]
@@ -21,15 +21,15 @@ def test_a_network_is_saved_and_read_back(chosen, tmp_path, testing, kind):
     )
 
 
-def test_a_damaged_network_is_refused(chosen, tmp_path):
+def test_load_rejects_a_damaged_network(chosen, tmp_path):
     network.save(network.build(chosen.network), tmp_path)
     file = tmp_path / network.WEIGHTS
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(StageError, match="holds no readable network"):
+    with pytest.raises(StageError, match="does not contain a readable network"):
         network.load(tmp_path)
 
 
-def test_calibration_lowers_the_loss_and_changes_no_answer(chosen, testing):
+def test_calibration_lowers_the_loss_and_keeps_the_predictions(chosen, testing):
     images, labels = testing
     model = network.build(chosen.network.model_copy(update={"kind": "mlp"}))
     before = network.probabilities(model, images)
@@ -39,7 +39,7 @@ def test_calibration_lowers_the_loss_and_changes_no_answer(chosen, testing):
     assert metrics.cross_entropy(after, labels) < metrics.cross_entropy(before, labels)
 
 
-def test_multiply_adds_are_counted(chosen):
+def test_multiply_adds_of_dense_layers(chosen):
     tiny = chosen.network.model_copy(update={"kind": "mlp"})
     tiny = tiny.model_copy(update={"mlp": params.Mlp(hidden=[3])})
     assert network.multiply_adds(network.build(tiny)) == 28 * 28 * 3 + 3 * 10

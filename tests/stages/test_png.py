@@ -22,13 +22,13 @@ def png(image):
 
 
 def archive(split, change=None, mode="w:gz"):
-    """An archive like the published ones; `change` edits its files, {name: bytes}, first."""
+    """Return an archive like the published ones, after `change` has edited its files by name."""
     images, labels = split["testing"]
     files = {
         f"mnist_png/testing/{label}/{number}.png": png(image)
         for number, (image, label) in enumerate(zip(images, labels, strict=True))
     }
-    files["mnist_png/training/5/0.png"] = b"not kept, and so not looked at"
+    files["mnist_png/training/5/0.png"] = b"content of a split that the comparison ignores"
     if change:
         change(files)
     buffer = io.BytesIO()
@@ -40,12 +40,12 @@ def archive(split, change=None, mode="w:gz"):
     return buffer.getvalue()
 
 
-def test_an_archive_of_the_same_images_is_accepted(split):
+def test_compare_accepts_equal_images(split):
     compare(archive(split), split)
     compare(archive(split, mode="w"), split)
 
 
-def test_every_image_is_drawn_under_its_label_and_id(split, tmp_path):
+def test_render_names_files_by_label_and_id(split, tmp_path):
     render(split, tmp_path)
     images, labels = split["testing"]
     assert len(list(tmp_path.rglob("*.png"))) == len(labels)
@@ -65,7 +65,7 @@ def wrong_label(files):
     files["mnist_png/testing/3/1.png"] = files.pop("mnist_png/testing/2/1.png")
 
 
-def one_too_many(files):
+def one_extra(files):
     files["mnist_png/testing/7/5.png"] = files["mnist_png/testing/7/4.png"]
 
 
@@ -73,7 +73,7 @@ def one_missing(files):
     del files["mnist_png/testing/0/3.png"]
 
 
-def no_png(files):
+def not_a_png(files):
     files["mnist_png/testing/7/0.png"] = b"<html>"
 
 
@@ -86,44 +86,44 @@ def other_size(files):
     [
         (one_pixel, "testing/1/2.png differs from image 2"),
         (wrong_label, "testing/3/1.png has no counterpart"),
-        (one_too_many, "testing/7/5.png has no counterpart"),
+        (one_extra, "testing/7/5.png has no counterpart"),
         (one_missing, "testing/0/3.png is missing"),
-        (no_png, "testing/7/0.png is not a readable PNG"),
+        (not_a_png, "testing/7/0.png is not a readable PNG"),
         (other_size, "testing/7/0.png differs"),
     ],
 )
-def test_an_archive_that_disagrees_names_the_first_png_that_does(split, change, reason):
+def test_compare_reports_the_first_difference(split, change, reason):
     with pytest.raises(MirrorError) as error:
         compare(archive(split, change), split)
     assert reason in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"\x1f\x8b\x08\x00damaged"])
-def test_what_is_no_archive_is_a_reason(split, content):
+def test_compare_rejects_other_content(split, content):
     with pytest.raises(MirrorError, match="not a readable tar archive"):
         compare(content, split)
 
 
-def test_a_cut_off_archive_is_a_reason(split):
+def test_compare_rejects_an_incomplete_archive(split):
     with pytest.raises(MirrorError):
         compare(archive(split)[:-300], split)
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
-def test_any_flipped_bit_of_an_archive_is_harmless_or_a_reason(split, mode):
+def test_compare_accepts_or_rejects_an_archive_with_a_flipped_bit(split, mode):
     content = bytearray(archive(split, mode=mode))
-    refused = 0
+    rejected = 0
     for place in range(0, len(content), max(1, len(content) // 1000)):
         content[place] ^= 1
         try:
             compare(bytes(content), split)
         except MirrorError:
-            refused += 1
+            rejected += 1
         content[place] ^= 1
-    assert refused > 100
+    assert rejected > 100
 
 
-def test_paths_in_the_archive_are_never_written(split, tmp_path, monkeypatch):
+def test_compare_writes_no_file(split, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def escape(files):

@@ -1,4 +1,4 @@
-"""What every stage shares; test_disk.py and test_kill.py do the same to whole stages."""
+"""Tests of the code that all stages share. test_disk.py and test_kill.py test whole stages."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ def output(tmp_path, monkeypatch):
     return Path("data/out")
 
 
-def test_a_folder_takes_the_place_of_the_old_one_once_it_is_whole(output):
+def test_atomic_directory_replaces_the_folder_at_the_end(output):
     for text in ("old", "new"):
         with atomic_directory(output) as folder:
             assert list(folder.iterdir()) == []
@@ -26,7 +26,7 @@ def test_a_folder_takes_the_place_of_the_old_one_once_it_is_whole(output):
     assert [file.name for file in output.parent.iterdir()] == ["out"]
 
 
-def test_after_an_error_the_folder_is_as_it_was(output):
+def test_atomic_directory_keeps_the_folder_after_an_error(output):
     with atomic_directory(output) as folder:
         (folder / "old").touch()
     with suppress(ValueError), atomic_directory(output) as folder:
@@ -36,27 +36,28 @@ def test_after_an_error_the_folder_is_as_it_was(output):
     assert [file.name for file in output.parent.iterdir()] == ["out"]
 
 
-def test_a_file_is_replaced(output):
-    for text in ("old", "new"):
-        write_atomically(output, text)
-    assert output.read_text() == "new"
+def test_write_atomically_replaces_the_file(output):
+    for content in (b"old", b"new"):
+        write_atomically(output, content)
+    assert output.read_bytes() == b"new"
+    assert [file.name for file in output.parent.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize(
-    ("raised", "said"),
+    ("raised", "sentence"),
     [
-        ("StageError('it is so')", "it is so"),
+        ("StageError('a sentence')", "a sentence"),
         ("OSError(28, 'long text', 'file')", "file: No space left on device"),
         ("OSError('only a text')", "only a text"),
-        ("KeyboardInterrupt", "interrupted; nothing was written"),
+        ("KeyboardInterrupt", "interrupted; the outputs are unchanged"),
     ],
 )
-def test_an_error_is_one_sentence_and_status_1(tmp_path, raised, said):
+def test_run_reports_an_error_in_one_sentence(tmp_path, raised, sentence):
     (tmp_path / "broken.py").write_text(
         f"from stages.common.runner import StageError, run\n"
         f"def main():\n    raise {raised}\nrun('broken', main)\n"
     )
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "broken"],
         cwd=tmp_path,
         env={**ENVIRONMENT, "PYTHONPATH": str(PROJECT)},
@@ -64,4 +65,4 @@ def test_an_error_is_one_sentence_and_status_1(tmp_path, raised, said):
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"broken: {said}\n")
+    assert (process.returncode, process.stdout, process.stderr) == (1, "", f"broken: {sentence}\n")

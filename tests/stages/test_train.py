@@ -28,7 +28,7 @@ def fit(chosen, kind, split, epochs=1, **changes):
 
 
 @pytest.mark.parametrize("kind", ["cnn", "mlp"])
-def test_the_loss_falls_and_every_epoch_is_told(chosen, testing, kind):
+def test_loss_falls_and_each_epoch_reports_figures(chosen, testing, kind):
     _, history = fit(chosen, kind, digits(testing, 200), epochs=8, ema_decay=0.5)
     assert len(history) == 8
     assert set(history[0]) == {
@@ -38,30 +38,30 @@ def test_the_loss_falls_and_every_epoch_is_told(chosen, testing, kind):
     assert history[7]["validation/accuracy"] > 0.5
 
 
-def test_one_step_moves_every_weight(chosen, testing):
+def test_one_step_changes_every_weight(chosen, testing):
     keras.utils.set_random_seed(1)
     before = network.build(chosen.network).get_weights()
     after, _ = fit(chosen, "cnn", digits(testing, 20), warmup_fraction=0.0)
     assert all((a != b).any() for a, b in zip(before, after.get_weights(), strict=True))
 
 
-def test_the_last_images_that_fill_no_batch_are_left_out_of_an_epoch(chosen, testing):
+def test_images_that_do_not_fill_a_batch_are_left_out(chosen, testing):
     _, history = fit(chosen, "mlp", digits(testing, 39))
     hits = history[0]["train/accuracy"] * 20
     assert hits == pytest.approx(round(hits))
 
 
-def test_fewer_images_than_a_batch_are_refused(chosen, testing):
+def test_too_few_images_for_a_batch_are_an_error(chosen, testing):
     with pytest.raises(StageError, match="batch_size is 20, but there are 19 images"):
         fit(chosen, "mlp", digits(testing, 19))
 
 
-def test_a_loss_that_is_no_number_ends_the_run(chosen, testing):
+def test_loss_that_is_not_finite_ends_the_run(chosen, testing):
     with pytest.raises(StageError, match="lower the learning_rate"):
         fit(chosen, "mlp", digits(testing, 100), epochs=3, learning_rate=1e30)
 
 
-def test_without_averaging_the_model_is_the_trained_one(chosen, testing):
+def test_average_without_decay_equals_the_model(chosen, testing):
     keras.utils.set_random_seed(1)
     model = network.build(chosen.network.model_copy(update={"kind": "mlp"}))
     recipe = chosen.train.mlp.model_copy(update={"batch_size": 20})

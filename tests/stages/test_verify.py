@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import sys
 
@@ -6,6 +7,8 @@ import pytest
 import yaml
 
 from tests.conftest import Repository
+
+NETWORK_DIFFERS = "data/network differs; DVC's cache does not list its files"
 
 
 def verify(repository: Repository, status: int) -> list[str]:
@@ -15,7 +18,7 @@ def verify(repository: Repository, status: int) -> list[str]:
 
 
 def flip(file):
-    """Change one bit, and leave no trace of it in size and times."""
+    """Flip one bit of a file without a change of its size and times."""
     before = file.stat()
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
@@ -29,16 +32,16 @@ def outputs(repository):
     return [output["path"] for stage in lock["stages"].values() for output in stage["outs"]]
 
 
-def test_what_is_as_pinned_is_said_in_one_line(repository):
-    (said,) = verify(repository, status=0)
-    assert said.startswith("all is as dvc.lock says: ")
+def test_unchanged_files_are_reported_in_one_line(repository):
+    (line,) = verify(repository, status=0)
+    assert re.fullmatch(r"all \d+ files and folders match dvc\.lock", line)
 
 
-def test_a_flipped_bit_in_any_output_or_source_is_named(scratch):
+def test_flipped_bit_in_any_output_or_source_is_reported(scratch):
     damaged = {"stages/common/idx.py"}
     for path in outputs(scratch):
-        here = scratch.path / path
-        files = [file for file in sorted(here.rglob("*")) if file.is_file()] or [here]
+        output = scratch.path / path
+        files = [file for file in sorted(output.rglob("*")) if file.is_file()] or [output]
         for file in (files[0], files[-1]):
             damaged.add(file.relative_to(scratch.path).as_posix())
     assert len(damaged) > 20
@@ -46,10 +49,10 @@ def test_a_flipped_bit_in_any_output_or_source_is_named(scratch):
         flip(scratch.path / name)
     *lines, advice = verify(scratch, status=1)
     assert set(lines) == {f"{name} differs" for name in damaged}
-    assert advice.startswith(f"stages.commands.verify: {len(damaged)} not as dvc.lock says")
+    assert advice.startswith(f"stages.commands.verify: {len(damaged)} differences from dvc.lock")
 
 
-def test_missing_and_additional_files_are_named_and_the_advice_mends_them(scratch):
+def test_missing_and_extra_files_are_reported_and_the_remedy_restores_them(scratch):
     folder = scratch.path / "data/model"
     (folder / "variables/variables.index").unlink()
     (folder / "variables/more").touch()
@@ -60,7 +63,7 @@ def test_missing_and_additional_files_are_named_and_the_advice_mends_them(scratc
         "data/evaluation/metrics.json is missing",
         "data/idx is missing",
         "data/model/saved_model.pb differs",
-        "data/model/variables/more does not belong there",
+        "data/model/variables/more is not listed",
         "data/model/variables/variables.index is missing",
     ]
     (folder / "variables/more").unlink()
@@ -70,13 +73,13 @@ def test_missing_and_additional_files_are_named_and_the_advice_mends_them(scratc
     verify(scratch, status=0)
 
 
-def test_without_the_cache_the_folder_is_named(scratch):
+def test_folder_is_reported_without_the_cache(scratch):
     shutil.rmtree(scratch.path / ".dvc/cache")
     flip(scratch.path / "data/network/network.json")
-    assert verify(scratch, status=1)[0] == "data/network differs, in which file is not known"
+    assert verify(scratch, status=1)[0] == NETWORK_DIFFERS
 
 
-def test_a_damaged_listing_in_the_cache_is_not_believed(scratch):
+def test_damaged_listing_in_the_cache_is_ignored(scratch):
     (listing,) = [
         file
         for file in (scratch.path / ".dvc/cache/files/md5").rglob("*.dir")
@@ -86,12 +89,12 @@ def test_a_damaged_listing_in_the_cache_is_not_believed(scratch):
     listing.write_text(listing.read_text().replace("network.json", "network.yaml"))
     verify(scratch, status=0)
     flip(scratch.path / "data/network/network.json")
-    assert verify(scratch, status=1)[0] == "data/network differs, in which file is not known"
+    assert verify(scratch, status=1)[0] == NETWORK_DIFFERS
 
 
 @pytest.mark.parametrize("content", [None, "", "stages: [", "stages: {png: {outs: [{path: x}]}}"])
-def test_a_lock_that_cannot_be_read_is_a_sentence(scratch, content):
+def test_unreadable_lock_is_reported_in_one_sentence(scratch, content):
     lock = scratch.path / "dvc.lock"
     lock.unlink() if content is None else lock.write_text(content)
-    (said,) = verify(scratch, status=1)
-    assert said.startswith("stages.commands.verify: dvc.lock is not a readable dvc.lock")
+    (sentence,) = verify(scratch, status=1)
+    assert sentence.startswith("stages.commands.verify: dvc.lock is not a readable dvc.lock")
