@@ -12,13 +12,11 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import yaml
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-from service.recognition.pin import directory_hash
+from service.recognition import pin
 from stages.common.runner import StageError, run
 
 LOCK = Path("dvc.lock")
@@ -35,18 +33,10 @@ def pinned(lock: Path) -> list[tuple[str, str]]:
         StageError: The lock is missing or is not a valid dvc.lock.
     """
     try:
-        stages: dict[str, Any] = yaml.safe_load(lock.read_bytes())["stages"]
-        entries = [
-            entry
-            for stage in stages.values()
-            for entry in [*stage.get("deps", ()), *stage.get("outs", ())]
-        ]
-        return sorted({(entry["path"], entry["md5"]) for entry in entries})
-    except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        raise StageError(
-            f"{lock} is not a readable dvc.lock ({type(error).__name__}); restore it with "
-            f"`git checkout {lock}`, or run `dvc repro`"
-        ) from error
+        entries = pin.entries(lock, "deps", "outs")
+        return sorted((path, entry.get("md5", "")) for path, entry in entries.items())
+    except pin.PinError as error:
+        raise StageError(str(error)) from error
 
 
 def differences(path: Path, md5: str, listing: Files | None) -> Iterator[str]:
@@ -68,7 +58,7 @@ def differences(path: Path, md5: str, listing: Files | None) -> Iterator[str]:
             for file in path.rglob("*")
             if file.is_file()
         }
-        if f"{directory_hash(files)}.dir" == md5:
+        if f"{pin.directory_hash(files)}.dir" == md5:
             return
         if listing is None:
             yield f"{path} differs; DVC's cache does not list its files"
@@ -96,7 +86,7 @@ def _listing(repo: Repo, md5: str) -> Files | None:
         files = {entry["relpath"]: entry["md5"] for entry in entries}
     except (OSError, ValueError, TypeError, KeyError):
         return None
-    return files if f"{directory_hash(files)}.dir" == md5 else None
+    return files if f"{pin.directory_hash(files)}.dir" == md5 else None
 
 
 def main() -> None:

@@ -92,9 +92,16 @@ def test_damaged_listing_in_the_cache_is_ignored(scratch):
     assert verify(scratch, status=1)[0] == NETWORK_DIFFERS
 
 
-@pytest.mark.parametrize("content", [None, "", "stages: [", "stages: {png: {outs: [{path: x}]}}"])
-def test_unreadable_lock_is_reported_in_one_sentence(scratch, content):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "does not exist"),
+        ("", "is not a readable dvc.lock"),
+        ("stages: [", "is not a readable dvc.lock"),
+    ],
+)
+def test_unreadable_lock_is_reported_in_one_sentence(scratch, content, reason):
     lock = scratch.path / "dvc.lock"
     lock.unlink() if content is None else lock.write_text(content)
     (sentence,) = verify(scratch, status=1)
-    assert sentence.startswith("stages.commands.verify: dvc.lock is not a readable dvc.lock")
+    assert sentence.startswith(f"stages.commands.verify: dvc.lock {reason}")
