@@ -116,7 +116,7 @@ def test_time_for_a_body(strict, head):
         for client in clients:
             told = b"".join(iter(lambda: client.recv(4096), b""))  # noqa: B023  # it ends each
             assert told.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-            assert b'{"error":"The body was not here after 1 seconds; send it faster."}' in told
+            assert b'{"error":"The body was not complete after 1 seconds; send it faster."}' in told
 
 
 @pytest.mark.slow
