@@ -30,7 +30,7 @@ def create_app(lock: str | Path = "dvc.lock", engine: str = "litert") -> "Flask"
         service.recognition.pin.PinError: The lock file pins no artifact, or the files on disk
             differ from the pinned artifact.
     """
-    # Imported here so that the pipeline can use service.recognition.images without Flask.
+    # Import here, so that the pipeline can use service.recognition.images without Flask.
     from service.api import app
     from service.api.limits import Limits
     from service.recognition import pin

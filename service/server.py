@@ -4,8 +4,9 @@ The event loop answers short requests, one at a time. One more thread answers th
 take their requests in order of arrival. A worker uses one core, so more threads would only compete.
 
 A request is long if its body exceeds `SHORT_BODY`. It is also long if its pictures exceed
-`SHORT_PICTURES` or `SHORT_PIXELS`, which the event loop notices while it answers; the thread then
-answers the request from the beginning. When the queue is full, the server answers 503.
+`SHORT_PICTURES` or `SHORT_PIXELS` (see `service.api.limits`). The event loop notices that while it
+answers, and the thread then answers the request from the beginning. When the queue is full, the
+server answers 503.
 """
 
 import asyncio

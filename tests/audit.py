@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import Any
 
-FOUND = 1
+VULNERABLE = 1
 UNCHECKED = 3
 COMMAND = [
     *(sys.executable, "-m", "pip_audit", "--requirement=requirements.txt", "--require-hashes"),
@@ -40,7 +40,7 @@ def report(packages: list[dict[str, Any]]) -> tuple[list[str], int]:
         for vulnerability in package.get("vulns", ())
     ]
     reasons = [package["skip_reason"] for package in packages if "skip_reason" in package]
-    status = FOUND if lines else UNCHECKED if reasons else 0
+    status = VULNERABLE if lines else UNCHECKED if reasons else 0
     if reasons:
         count = f"{len(reasons)} of {len(packages)} packages"
         lines.append(f"audit: NOT CHECKED: {count}; first reason: {reasons[0]}")

@@ -21,9 +21,9 @@ def test_text_lines(repository, png_files):
         url = f"{server.url}/recognize?probabilities=true"
         requests.post(url, files=parts, headers={"X-Request-Id": "order-17"}, timeout=30)
         requests.get(f"{server.url}/no%0Athing", timeout=30)
-        *_, found, not_found = lines(server)
+        *_, recognized, not_found = lines(server)
     time = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00"
-    assert re.fullmatch(rf"{time} POST /recognize 200 \d+\.\d+ ms images=3 id=order-17", found)
+    assert re.fullmatch(rf"{time} POST /recognize 200 \d+\.\d+ ms images=3 id=order-17", recognized)
     assert re.fullmatch(
         rf"{time} GET '/no\\nthing' 404 \d+\.\d+ ms images=0 id=\w{{32}}", not_found
     )

@@ -66,7 +66,7 @@ def run_audit(folder, port, *packages):
 
 def test_a_known_vulnerability_fails_and_is_reported(source, tmp_path):
     done = run_audit(tmp_path, source.server_port, "careful==2.0", "careless==1.0")
-    assert done.returncode == audit.FOUND
+    assert done.returncode == audit.VULNERABLE
     assert done.stdout == "audit: careless 1.0: PYSEC-0000-1, fixed in 1.1\n"
 
 

@@ -101,8 +101,8 @@ def refused(server):
     return "\nmnist_model_refused 1.0\n" in text
 
 
-def number(version):
-    return int(version[:12], 16)
+def number(hash_):
+    return int(hash_[:12], 16)
 
 
 def test_no_request_fails_while_the_service_switches_to_another_artifact(two, png_files):

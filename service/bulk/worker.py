@@ -49,7 +49,7 @@ def serve(channel: Connection, position: "c_longlong") -> None:
 
 
 class Worker:
-    """Recognises parts of a job."""
+    """Recognizes the pictures of parts of a job."""
 
     def __init__(self, job: Job, artifact: dict[str, bytes], position: "c_longlong") -> None:
         """Load the artifact.
