@@ -1,8 +1,8 @@
-"""Which artifact is served: the one that dvc.lock pins, also when it comes to pin another.
+"""Follow dvc.lock: when it pins a new artifact, check that artifact and publish it to the workers.
 
-Another one is verified, then loaded and tried in a process of its own, and only then published to
-the workers. If it does not pass, the old one stays, and the log, the metrics and
-`GET /v1/models/mnist` say so.
+The main process verifies the new artifact and loads it once in a separate process. If a check
+fails, the workers keep the old artifact, and the log, the metrics and `GET /v1/models/mnist` report
+the failure.
 """
 
 import json
@@ -17,51 +17,59 @@ from service import supervisor
 from service.recognition import engines, pin
 from service.recognition.pin import Pin, PinError
 
-PERIOD = 1  # seconds from one look to the next, in the main process and in the workers
+PERIOD = 1  # seconds between checks, in the main process and in the workers
 FILE = "published.json"
-TRIAL = 120  # seconds; TensorFlow takes a few
+TRIAL_TIMEOUT = 120  # seconds to load an artifact; TensorFlow takes a few
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """How far an artifact has come, in the words of TensorFlow Serving."""
+    """The state of an artifact, in the terms of TensorFlow Serving."""
 
     version: str
     status: str  # LOADING, AVAILABLE or END
-    error: str = ""  # why it ended without having been served
-    folder: str = ""  # of its verified copy, while it is AVAILABLE
+    error: str = ""  # the reason, if the service refused the artifact
+    folder: str = ""  # the verified copy, while the artifact is AVAILABLE
 
 
 def publish(private: Path, statuses: list[ModelStatus]) -> None:
-    """Tell the workers, in a folder that only this service can write to; whole, or not at all."""
+    """Write the states of the artifacts for the workers, in one atomic step.
+
+    Args:
+        private: A folder that only this service can write to.
+        statuses: The states. Exactly one of them is AVAILABLE.
+    """
     new = private / f"{FILE}.new"
     new.write_text(json.dumps([asdict(status) for status in statuses]))
     new.replace(private / FILE)
 
 
 def published(private: Path) -> list[ModelStatus]:
+    """Read the states that `publish` wrote to a folder."""
     return [ModelStatus(**status) for status in json.loads((private / FILE).read_text())]
 
 
 def available(statuses: list[ModelStatus]) -> ModelStatus:
-    """The one to serve."""
+    """Return the state of the artifact to serve."""
     return next(status for status in statuses if status.status == "AVAILABLE")
 
 
 class Watcher(Thread):
-    """Looks at the pin when it is woken, or all the time."""
+    """A thread that checks which artifact dvc.lock pins, every second or on request."""
 
     def __init__(self, lock: Path, engine: str, private: Path, always: bool) -> None:
-        """Verify and publish the artifact that is pinned now.
+        """Verify and publish the artifact that the lock file pins now.
 
         Args:
-            private: a folder that only this service can write to.
-            always: look each second, not only when woken.
+            lock: The path of the lock file.
+            engine: The inference library, `litert` or `tensorflow`.
+            private: A folder that only this service can write to.
+            always: Whether to check every second. Otherwise only `wake` starts a check.
 
         Raises:
-            PinError: there is no such artifact.
+            PinError: The lock file pins no artifact, or the files on disk differ from it.
         """
         super().__init__(name="watcher", daemon=True)
         self._lock = lock
@@ -69,37 +77,37 @@ class Watcher(Thread):
         self._private = private
         self._always = always
         self._woken = Event()
-        self._tried = _look(lock)
+        self._checked = _snapshot(lock)
         self.served = self._verify(pin.read(lock))
         publish(private, [self.served])
 
     def wake(self) -> None:
-        """Look now."""
+        """Check now."""
         self._woken.set()
 
     def run(self) -> None:
-        before = self._tried
+        before = self._checked
         while True:
             woken = self._woken.wait(PERIOD if self._always else None)
             self._woken.clear()
-            now = _look(self._lock)
-            # What is still being written is left alone until it has settled.
-            if woken or (now == before and now != self._tried):
-                self._tried = now
+            now = _snapshot(self._lock)
+            # Wait until two snapshots are equal: another program may still be writing.
+            if woken or (now == before and now != self._checked):
+                self._checked = now
                 try:
                     self._update(woken)
                 except Exception:
-                    logger.exception("Looking for another artifact failed; still serving the old")
+                    logger.exception("The check for a new artifact failed; still serving the old")
             before = now
 
-    def _update(self, asked: bool) -> None:
+    def _update(self, woken: bool) -> None:
         version = ""
         try:
             pinned = pin.read(self._lock)
             version = pinned.version
             if version == self.served.version:
                 publish(self._private, [self.served])
-                if asked:
+                if woken:
                     as_before = f"as before: {self._lock} pins no other"
                     print(f"Serving {pin.ARTIFACT} {version} {as_before}", flush=True)
                 return
@@ -118,31 +126,34 @@ class Watcher(Thread):
         print(f"Serving {pin.ARTIFACT} {version} from now on, instead of {old.version}", flush=True)
 
     def _verify(self, pinned: Pin) -> ModelStatus:
-        """A private copy of the artifact, for as long as the service runs."""
+        """Copy the artifact to the private folder, and verify the copy."""
         folder = self._private / pinned.version
-        shutil.rmtree(folder, ignore_errors=True)  # of an earlier try
+        shutil.rmtree(folder, ignore_errors=True)  # an earlier attempt may have left it
         pin.copy(pinned, folder)
         return ModelStatus(pinned.version, "AVAILABLE", folder=str(folder))
 
     def _try(self, artifact: ModelStatus) -> None:
         trial = supervisor.start(engines.load, Path(artifact.folder), self._engine)
-        trial.join(TRIAL)
+        trial.join(TRIAL_TIMEOUT)
         trial.kill()
         trial.join()
         if trial.exitcode != 0:
             raise PinError(
-                f"the pinned artifact {artifact.version} cannot be loaded by {self._engine}; "
+                f"{self._engine} cannot load the pinned artifact {artifact.version}; "
                 "make another with `dvc repro`"
             )
 
 
-def _look(lock: Path) -> list[tuple[str, int, int, int]]:
-    """What changes whenever the lock or the artifact does, unless somebody hides it."""
-    looks = []
+def _snapshot(lock: Path) -> list[tuple[str, int, int, int]]:
+    """Return the inode, size and modification time of the lock file and each artifact file.
+
+    An edit that restores all three escapes the snapshot.
+    """
+    snapshot = []
     for file in (lock, *sorted((lock.parent / pin.ARTIFACT).rglob("*"))):
         try:
             stat = file.stat()
-        except OSError:  # gone meanwhile
+        except OSError:  # the file has disappeared in the meantime
             continue
-        looks.append((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns))
-    return looks
+        snapshot.append((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return snapshot

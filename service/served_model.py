@@ -1,8 +1,8 @@
-"""The artifact that a worker serves, and how it comes to serve another without a pause.
+"""Serve one artifact in a worker, and switch to another without a pause.
 
-The main process decides which (`service.watch`) and publishes that in a small file. Every worker
-looks there each second, loads a new artifact beside the old one, and swaps. A request is answered
-by one artifact from its beginning to its end.
+The main process (`service.reload`) publishes the artifact to serve in a small file. Every worker
+reads this file once a second, loads a new artifact while the old one still serves, and then
+switches. One artifact answers a request from beginning to end.
 """
 
 import asyncio
@@ -20,21 +20,30 @@ from service.recognition import engines
 from service.recognition.engines import Recognizer
 from service.reload import ModelStatus
 
-ARTIFACT = "service.artifact"  # in the environment of a request: what answers it
-THREADS = 2  # that recognise at the same time: the event loop, and the thread for long requests
+ARTIFACT = "service.artifact"  # key in a request's WSGI environ: the artifact that answers it
+THREADS = 2  # threads that recognize: the event loop, and the thread for long requests
 
 logger = logging.getLogger(__name__)
 
 
 class Artifact(NamedTuple):
+    """A loaded artifact."""
+
     version: str
     recognizer: Recognizer
 
 
 class Model:
-    """The artifact that is served now."""
+    """The artifact that this worker serves now."""
 
     def __init__(self, folder: Path, version: str, engine: str) -> None:
+        """Load the first artifact.
+
+        Args:
+            folder: The folder of the SavedModel.
+            version: The version, as `dvc.lock` pins it.
+            engine: The inference library, `litert` or `tensorflow`.
+        """
         self._engine = engine
         self._artifact = Artifact(version, engines.load(folder, engine, THREADS))
         self.statuses = [ModelStatus(version, "AVAILABLE")]
@@ -42,28 +51,37 @@ class Model:
 
     @property
     def version(self) -> str:
+        """The version of the artifact that this worker serves now."""
         return self._artifact.version
 
     def begin(self, environ: WSGIEnvironment) -> Artifact:
-        """Choose what answers a request: what is served at its beginning, even if that changes."""
+        """Return the artifact for a request: the one in service when the request began."""
         return environ.setdefault(ARTIFACT, self._artifact)
 
     def recognize(
         self, images: np.ndarray, environ: WSGIEnvironment
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `engines.Recognizer`, and counted, as images of the request in `environ`."""
+        """Recognize the images of a request, and count them.
+
+        Args:
+            images: White digits on black, uint8 (N, 28, 28).
+            environ: The WSGI environ of the request.
+
+        Returns:
+            The labels, int64 (N,), and the probabilities, float32 (N, 10).
+        """
         labels, probabilities = self.begin(environ).recognizer.recognize(images)
         metrics.observe(labels, probabilities)
         environ[access_log.IMAGES] = len(labels)
         return labels, probabilities
 
     async def follow(self, private: Path) -> None:
-        """Serve whatever is published in a folder, for ever."""
+        """Serve the artifact that `reload.publish` published in a folder, and follow changes."""
         while True:
             try:
                 await self._catch_up(reload.published(private))
             except Exception:
-                logger.exception("The published artifact cannot be loaded; trying again")
+                logger.exception("Cannot load the published artifact; trying again")
             await asyncio.sleep(reload.PERIOD)
 
     async def _catch_up(self, statuses: list[ModelStatus]) -> None:

@@ -1,4 +1,4 @@
-"""`GET /metrics`: right with several workers, and as Prometheus wants it."""
+"""`GET /metrics`: the values with several workers, and the format of Prometheus."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ def served(repository):
 
 
 def figures(server):
-    """The value of each sample, by name and labels."""
+    """Return the value of each sample by name and labels."""
     text = requests.get(f"{server.url}/metrics", timeout=30).text
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value
@@ -33,35 +33,35 @@ def send(server, files):
     return requests.post(f"{server.url}/recognize", files=parts, timeout=30)
 
 
-def test_all_workers_are_added_up(served, png_files, predictions):
+def test_metrics_are_summed_over_all_workers(served, png_files, predictions):
     before = figures(served)
-    for file in png_files[:30]:  # each on a connection of its own, so to either worker
+    for file in png_files[:30]:  # each on a new connection, so either worker may answer it
         send(served, [file])
     send(served, png_files[30:50])
     send(served, [])
     after = figures(served)
 
-    def grown(name, **labels):
+    def increase(name, **labels):
         key = (name, *sorted(labels.items()))
         return after[key] - before.get(key, 0)
 
     route = {"method": "POST", "route": "/recognize"}
-    assert grown("mnist_requests_total", **route, status="200") == 31
-    assert grown("mnist_requests_total", **route, status="415") == 1
-    assert grown("mnist_request_seconds_count", route="/recognize") == 32
-    assert grown("mnist_request_images_count") == 31
-    assert grown("mnist_request_images_sum") == 50
-    assert grown("mnist_confidence_ratio_count") == 50
+    assert increase("mnist_requests_total", **route, status="200") == 31
+    assert increase("mnist_requests_total", **route, status="415") == 1
+    assert increase("mnist_request_seconds_count", route="/recognize") == 32
+    assert increase("mnist_request_images_count") == 31
+    assert increase("mnist_request_images_sum") == 50
+    assert increase("mnist_confidence_ratio_count") == 50
     for label in range(10):
         expected = int((predictions[:50] == label).sum())
-        assert grown("mnist_images_total", label=str(label)) == expected
+        assert increase("mnist_images_total", label=str(label)) == expected
 
 
-def test_the_artifact_is_named(served, version):
+def test_metrics_name_the_artifact(served, version):
     assert figures(served)["mnist_model_info", ("version", version)] == 1
 
 
-def test_only_the_request_that_asks_is_in_flight(served):
+def test_only_the_request_for_the_metrics_is_in_flight(served):
     assert figures(served)["mnist_requests_in_flight",] == 1
 
 
@@ -82,23 +82,23 @@ def test_rare_methods_share_one_series(served):
 
 
 @pytest.mark.slow
-def test_a_killed_worker_keeps_its_counts_and_is_no_longer_in_flight(repository, png_files):
+def test_counts_of_a_killed_worker_stay_and_its_requests_are_not_in_flight(repository, png_files):
     with running_server(repository.path, "--workers=1") as server:
         send(server, png_files[:5])
         os.kill(server.worker(), signal.SIGKILL)
         deadline = time.monotonic() + 30
         while True:
             try:
-                told = figures(server)
+                after = figures(server)
                 break
             except requests.ConnectionError:
-                assert time.monotonic() < deadline, "the worker is not replaced"
+                assert time.monotonic() < deadline, "the service did not replace the worker"
                 time.sleep(0.1)
-        assert told["mnist_request_images_sum",] == 5
-        assert told["mnist_requests_in_flight",] == 1
+        assert after["mnist_request_images_sum",] == 5
+        assert after["mnist_requests_in_flight",] == 1
 
 
-def test_promtool_finds_nothing(served, png_files):
+def test_promtool_reports_no_problem(served, png_files):
     send(served, png_files[:2])
     text = requests.get(f"{served.url}/metrics", timeout=30).text
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Another artifact comes into service while requests go on; a bad one does not."""
+"""The service switches to another artifact while it answers requests, and refuses a bad one."""
 
 import hashlib
 import os
@@ -36,33 +36,34 @@ class Two:
     """A repository with two commits, each with its own artifact."""
 
     repository: Repository
-    labels: dict[str, list[int]]  # of the first test images, by version
+    labels: dict[str, list[int]]  # predicted for the test images, by version
     old: str
     new: str
 
     def check_out(self, commit: str) -> None:
+        """Check out a commit and its artifact."""
         self.repository.run("git", "checkout", "--quiet", "--force", commit)
         self.repository.run("dvc", "checkout", "--force", "--quiet")
 
 
 @pytest.fixture(scope="module")
-def made(pytestconfig, repository, tmp_path_factory):
-    """The artifact of the slice on the branch main, that of an mlp on the branch mlp."""
+def both_branches(pytestconfig, repository, tmp_path_factory):
+    """A repository with the CNN of the slice on the branch main, and an MLP on the branch mlp."""
     clone = repository.clone(tmp_path_factory.mktemp("two") / "repository")
-    old, predicted = pinned_version(clone.path), predictions_of(clone).tolist()
+    old, old_labels = pinned_version(clone.path), predictions_of(clone).tolist()
     clone.run("git", "checkout", "--quiet", "-b", "mlp")
     clone.edit_params(lambda params: params["network"].update(kind="mlp"))
     clone.edit_params(lambda params: params["train"].update(epochs=1))
     clone.edit_params(lambda params: params["export"]["min_accuracy"].update(mlp=0.1))
     reproduce(clone, pytestconfig.cache.mkdir("mlp"), "export")
     new = pinned_version(clone.path)
-    return Two(clone, {old: predicted, new: predictions_of(clone).tolist()}, old, new)
+    return Two(clone, {old: old_labels, new: predictions_of(clone).tolist()}, old, new)
 
 
 @pytest.fixture
-def two(made):
-    made.check_out("main")
-    return made
+def two(both_branches):
+    both_branches.check_out("main")
+    return both_branches
 
 
 def version(server):
@@ -80,9 +81,10 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
 
 
 def wait_for(server, expected):
-    """Until both workers serve that version: ten answers in turn, each on its own connection."""
+    """Wait until ten requests in turn, each on a new connection, get the expected version."""
     wait_until(
-        lambda: {version(server) for _ in range(10)} == {expected}, f"{expected} is not served"
+        lambda: {version(server) for _ in range(10)} == {expected},
+        f"the workers do not serve {expected}",
     )
 
 
@@ -99,30 +101,30 @@ def refused(server):
     return "\nmnist_model_refused 1.0\n" in text
 
 
-def number(version):
-    return int(version[:12], 16)
+def number(hash_):
+    return int(hash_[:12], 16)
 
 
-def test_no_request_fails_while_another_artifact_comes_into_service(two, png_files):
-    enough = Event()
+def test_no_request_fails_while_the_service_switches_to_another_artifact(two, png_files):
+    stop = Event()
 
     def send(client):
-        """Pictures, one after the other, until it is enough: version and right or wrong of each."""
-        told: list[tuple[str, bool]] = []
+        """Send pictures until `stop`. Return the version of each response, and if it is right."""
+        results: list[tuple[str, bool]] = []
         with requests.Session() as session:
-            while not enough.is_set():
-                place = (len(told) * 4 + client) % len(png_files)
+            while not stop.is_set():
+                place = (len(results) * 4 + client) % len(png_files)
                 answer = session.post(
                     f"{server.url}/recognize",
                     files={"image": png_files[place].read_bytes()},
                     timeout=TIMEOUT,
                 )
-                by = answer.headers["X-Model-Version"]
+                served = answer.headers["X-Model-Version"]
                 right = answer.status_code == 200 and (
-                    answer.json()["labels"] == [two.labels[by][place]]
+                    answer.json()["labels"] == [two.labels[served][place]]
                 )
-                told.append((by, right))
-        return told
+                results.append((served, right))
+        return results
 
     with (
         running_server(two.repository.path, "--workers=2", "--watch") as server,
@@ -140,23 +142,23 @@ def test_no_request_fails_while_another_artifact_comes_into_service(two, png_fil
             two.check_out("main")
             wait_for(server, two.old)
         finally:
-            enough.set()
-        told = [answer for client in clients for answer in client.result()]
-        said = server.stop()
-    assert {by for by, _ in told} == {two.old, two.new}
-    assert all(right for _, right in told)
-    assert f"Serving data/model {two.new} from now on, instead of {two.old}\n" in said
+            stop.set()
+        results = [result for client in clients for result in client.result()]
+        output = server.stop()
+    assert {served for served, _ in results} == {two.old, two.new}
+    assert all(right for _, right in results)
+    assert f"Serving data/model {two.new} from now on, instead of {two.old}\n" in output
 
 
-def test_without_watch_it_waits_for_the_signal(two):
+def test_without_watch_the_service_waits_for_the_signal(two):
     with running_server(two.repository.path, "--workers=1") as server:
         two.check_out("mlp")
         assert version(server) == two.old
         server.process.send_signal(signal.SIGHUP)
         wait_for(server, two.new)
-        # A worker that replaces another serves what the others do.
+        # A replacement worker serves the new artifact, too.
         os.kill(server.worker(), signal.SIGKILL)
-        wait_until(lambda: answers(server), "the worker is not replaced")
+        wait_until(lambda: answers(server), "the service did not replace the worker")
         assert version(server) == two.new
 
 
@@ -168,16 +170,16 @@ def answers(server):
 
 
 def damage(two):
-    """A flipped byte in what is pinned."""
+    """Flip a bit of the pinned artifact."""
     file = two.repository.path / "data/model/saved_model.pb"
     content = bytearray(file.read_bytes())
     content[99] ^= 1
-    file.unlink()  # it may be a link into DVC's cache
+    file.unlink()  # the file may be a link to DVC's cache
     file.write_bytes(content)
 
 
 def pin_rubbish(two):
-    """An artifact that is pinned, and no model."""
+    """Pin an artifact that is not a model."""
     folder = two.repository.path / "data/model"
     file = folder / "assets.extra/model.tflite"
     file.unlink()
@@ -197,7 +199,7 @@ def break_the_lock(two):
 
 @contextmanager
 def paused(server):
-    """Let the service see only the outcome of several changes, however slow the machine is."""
+    """Pause the service, so that it sees several changes at once even on a slow machine."""
     server.process.send_signal(signal.SIGSTOP)
     try:
         yield
@@ -209,7 +211,7 @@ def paused(server):
     ("break_", "reason"),
     [
         (damage, "service: data/model is not the pinned artifact: expected"),
-        (pin_rubbish, "cannot be loaded by litert"),
+        (pin_rubbish, "service: litert cannot load the pinned artifact"),
         (break_the_lock, "service: dvc.lock is not a readable dvc.lock"),
     ],
 )
@@ -219,7 +221,7 @@ def test_a_bad_artifact_leaves_the_old_one_in_service(two, break_, reason):
         with paused(server):
             two.check_out("mlp")
             break_(two)
-        wait_until(lambda: all(refused(server) for _ in range(10)), "no metric tells")
+        wait_until(lambda: all(refused(server) for _ in range(10)), "no metric reports the error")
         assert {version(server) for _ in range(10)} == {two.old}
         now = states(server)
         assert now.pop(number(two.old)) == ("AVAILABLE", "OK")
@@ -228,37 +230,39 @@ def test_a_bad_artifact_leaves_the_old_one_in_service(two, break_, reason):
         with paused(server):
             two.check_out("mlp")
         wait_for(server, two.new)
-        wait_until(lambda: not any(refused(server) for _ in range(10)), "the metric stays")
-        said = server.stop()
-    (line,) = [line for line in said.splitlines() if reason in line]
+        wait_until(
+            lambda: not any(refused(server) for _ in range(10)), "a metric still reports the error"
+        )
+        output = server.stop()
+    (line,) = [line for line in output.splitlines() if reason in line]
     assert line.startswith("service: ")
     assert line.endswith(f"; still serving {two.old}")
 
 
-def test_the_signal_is_harmless_while_nothing_has_changed(two):
+def test_the_signal_has_no_effect_without_a_new_artifact(two):
     with running_server(two.repository.path, "--workers=1") as server:
         server.process.send_signal(signal.SIGHUP)
 
-        def told():
+        def is_reported():
             server.output.seek(0)
             return f"Serving data/model {two.old} as before" in server.output.read()
 
-        wait_until(told, "nothing is said")
+        wait_until(is_reported, "the service does not report the check")
         assert states(server) == {number(two.old): ("AVAILABLE", "OK")}
 
 
-def test_what_is_written_is_read_and_replaces_what_was_there(tmp_path):
+def test_published_states_replace_earlier_ones(tmp_path):
     reload.publish(tmp_path, [OLD])
     reload.publish(tmp_path, [OLD, NEW])
     assert reload.published(tmp_path) == [OLD, NEW]
     assert [file.name for file in tmp_path.iterdir()] == [reload.FILE]
 
 
-def test_the_available_one_is_served():
+def test_the_available_artifact_is_served():
     assert reload.available([OLD, NEW]) == NEW
 
 
-def test_a_failed_write_leaves_what_was_there(tmp_path):
+def test_a_failed_write_keeps_the_earlier_states(tmp_path):
     reload.publish(tmp_path, [NEW])
     (tmp_path / f"{reload.FILE}.new").mkdir()
     with pytest.raises(IsADirectoryError):

@@ -1,4 +1,4 @@
-"""The model of a worker, and how it comes to serve another artifact."""
+"""The model of a worker, and its switch to another artifact."""
 
 import asyncio
 import shutil
@@ -28,7 +28,7 @@ def test_images_are_recognized_and_counted_for_their_request(model, artifact, te
 
 
 async def follow_until(model, private, done):
-    """Let the model follow what is published, until a condition holds."""
+    """Let the model follow the published artifact until a condition holds."""
     following = asyncio.create_task(model.follow(private))
     async with asyncio.timeout(60):
         while not done():
@@ -38,7 +38,7 @@ async def follow_until(model, private, done):
         await following
 
 
-def test_a_published_artifact_takes_the_place_of_the_first(model, artifact, testing, tmp_path):
+def test_a_published_artifact_replaces_the_first(model, artifact, testing, tmp_path):
     shutil.copytree(artifact.path / "data/model", tmp_path / OTHER)
     statuses = [
         ModelStatus(OTHER, "AVAILABLE", folder=str(tmp_path / OTHER)),
@@ -51,7 +51,7 @@ def test_a_published_artifact_takes_the_place_of_the_first(model, artifact, test
     np.testing.assert_array_equal(labels, artifact.predictions[:5])
 
 
-def test_one_that_cannot_be_loaded_leaves_the_first_in_service(model, artifact, tmp_path, caplog):
-    reload.publish(tmp_path, [ModelStatus(OTHER, "AVAILABLE", folder=str(tmp_path / "nothing"))])
-    asyncio.run(follow_until(model, tmp_path, lambda: "cannot be loaded" in caplog.text))
+def test_a_failed_load_leaves_the_first_artifact_in_service(model, artifact, tmp_path, caplog):
+    reload.publish(tmp_path, [ModelStatus(OTHER, "AVAILABLE", folder=str(tmp_path / "missing"))])
+    asyncio.run(follow_until(model, tmp_path, lambda: "Cannot load" in caplog.text))
     assert model.version == artifact.version

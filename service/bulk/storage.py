@@ -1,4 +1,4 @@
-"""Files on this machine and in buckets, by their names: a path, or a URI such as s3://bucket/key."""
+"""Access files on this machine and in buckets by name: a path, or a URI such as s3://bucket/key."""
 
 import os
 from collections.abc import Iterator
@@ -10,24 +10,27 @@ from uuid import uuid4
 from pyarrow import NativeFile
 from pyarrow.fs import FileSelector, FileSystem, FileType
 
-HIDDEN = "."  # how names begin that are passed over
+HIDDEN = "."  # prefix of the names to skip
 
 
 class Entry(NamedTuple):
+    """A file or folder in a folder."""
+
     name: str
     is_folder: bool
 
 
 def absolute(name: str) -> str:
-    """The name by which every process on every node finds it."""
+    """Return the name that is valid in every process on every node."""
     return name.rstrip("/") if "://" in name else os.path.abspath(name)  # noqa: PTH100
 
 
 def locate(name: str) -> tuple[FileSystem, str]:
-    """The file system that a name is of, and the path in it.
+    """Return the file system of a name, and the path in it.
 
     Raises:
-        ValueError, OSError: there is none, or it is not reached.
+        ValueError: No file system has the name's URI scheme.
+        OSError: The file system cannot be reached.
     """
     scheme, separator, path = name.partition("://")
     if not separator:
@@ -42,32 +45,33 @@ def _system(root: str) -> FileSystem:
 
 
 def kind(name: str) -> FileType:
+    """Return whether a name is a file, a folder or missing."""
     system, path = locate(name)
     return system.get_file_info(path).type
 
 
 def entries(folder: str) -> list[Entry]:
-    """The files and folders in a folder, sorted.
+    """List the files and folders in a folder, sorted by name.
 
-    Links to folders count as files, which cannot be read: links may go round in a circle.
+    A link to a folder counts as a file that cannot be read, because links may form a loop.
 
     Raises:
-        OSError: it cannot be listed.
+        OSError: The folder cannot be listed.
     """
     scheme, separator, path = folder.rpartition("://")
     if separator:
-        found = locate(folder)[0].get_file_info(FileSelector(path))
+        infos = locate(folder)[0].get_file_info(FileSelector(path))
         listed = [
             Entry(f"{scheme}://{info.path}", info.type == FileType.Directory)
-            for info in found
+            for info in infos
             if not info.base_name.startswith(HIDDEN)
         ]
     else:
-        # pyarrow follows links, and cannot list a folder with a name that is not UTF-8.
-        with os.scandir(folder) as found:
+        # pyarrow 26 follows links, and cannot list a folder that contains a name that is not UTF-8.
+        with os.scandir(folder) as scan:
             listed = [
                 Entry(entry.path, entry.is_dir(follow_symlinks=False))
-                for entry in found
+                for entry in scan
                 if not entry.name.startswith(HIDDEN)
                 and (entry.is_dir() or entry.is_file() or entry.is_symlink())
             ]
@@ -76,9 +80,16 @@ def entries(folder: str) -> list[Entry]:
 
 @contextmanager
 def written_whole(name: str) -> Iterator[NativeFile]:
-    """Give a stream; what was written gets its name at the end, or never.
+    """Open a file to write that appears under its name only when it is complete.
 
-    Its name until then begins so that readers of a folder of Parquet files pass over it.
+    Until then, its name begins with an underscore, so that readers of a folder of Parquet files
+    skip it.
+
+    Args:
+        name: The name of the file. An existing file is replaced.
+
+    Yields:
+        The stream to write to.
     """
     system, path = locate(name)
     folder, _, base = path.rpartition("/")

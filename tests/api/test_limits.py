@@ -117,7 +117,10 @@ def test_limit_of_time_to_receive_a_body(strict, head):
             # The loop exhausts the iterator before `client` changes.
             response = b"".join(iter(lambda: client.recv(4096), b""))  # noqa: B023
             assert response.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
-            assert b'{"error":"The body was not here after 1 seconds; send it faster."}' in response
+            assert (
+                b'{"error":"The body was not complete after 1 seconds; send it faster."}'
+                in response
+            )
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ def test_names_are_absolute(tmp_path, monkeypatch):
     assert storage.absolute("s3://bucket/a/") == "s3://bucket/a"
 
 
-def test_entries_are_sorted_and_hidden_ones_are_passed_over(tmp_path):
+def test_entries_are_sorted_and_without_hidden_files(tmp_path):
     (tmp_path / "b").mkdir()
     for name in ("c.png", "a.png", ".hidden"):
         (tmp_path / name).touch()
@@ -24,7 +24,7 @@ def test_entries_are_sorted_and_hidden_ones_are_passed_over(tmp_path):
     ]
 
 
-def test_entries_of_a_bucket_are_as_of_a_folder(endpoint, monkeypatch):
+def test_entries_of_a_bucket_are_those_of_a_folder(endpoint, monkeypatch):
     for name, value in endpoint.items():
         monkeypatch.setenv(name, value)
     for name in ("places/b/c.png", "places/a.png", "places/.hidden"):
@@ -37,7 +37,7 @@ def test_entries_of_a_bucket_are_as_of_a_folder(endpoint, monkeypatch):
     assert storage.kind("s3://bucket/places/a.png") == FileType.File
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+def test_a_file_appears_only_when_it_is_complete(tmp_path):
     name = f"{tmp_path}/file"
     with pytest.raises(KeyboardInterrupt), storage.written_whole(name):
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Any bytes are read as an IDX file, or refused as an IdxError.
+"""The IDX reader must read any bytes, or raise an IdxError.
 
 python -m tests.fuzz.idx /tmp/idx -max_total_time=600
 """
@@ -37,7 +37,7 @@ def target(content: bytes) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """The first images of MNIST and their labels."""
+    """Yield the first images of MNIST and their labels."""
     images, labels = (
         idx.parse(gzip.decompress((fuzz.PROJECT / f"tests/mnist/{name}.gz").read_bytes()))
         for name in NAMES

@@ -1,10 +1,11 @@
-"""Any request is answered: with JSON that has one sentence if it is an error, never with 500.
+"""The server must answer any request without status 500, and an error in one sentence of JSON.
 
-And what may be answered without Flask is answered as by Flask.
+The responses of the fast path must equal those of Flask.
 
 python -m tests.fuzz.protocols /tmp/protocols -max_total_time=600
 
-It needs data/model. An input is a request as text: the path, the headers, an empty line, the body.
+The script needs data/model. An input is a request as text: the path, the headers, an empty line and
+the body.
 """
 
 import json
@@ -42,30 +43,31 @@ WORDS = (
 
 def target(content: bytes) -> None:
     head, _, body = content.partition(b"\n\n")
-    target, *lines = head.decode("utf-8", "replace").split("\n")
-    path, _, query = target.partition("?")
-    # The parser of HTTP refuses all other headers.
+    request_target, *lines = head.decode("utf-8", "replace").split("\n")
+    path, _, query = request_target.partition("?")
+    # The HTTP parser refuses all other headers.
     pairs = (line.split(": ", 1) for line in lines if ": " in line and line.isascii())
     headers = {name.lower(): value for name, value in pairs if value.isprintable()}
     path = f"/{path[1:]}"
-    status, told, answer = SERVER._answer(_environ(path, query, headers, body))
+    status, answer_headers, answer = SERVER._answer(_environ(path, query, headers, body))
     if path == fast_path.ROUTE and not query:
-        by_flask = SERVER._answer(_environ(path, "digits=one", headers, body))
-        assert (status, answer) == by_flask[::2], by_flask
+        # A query bypasses the fast path.
+        from_flask = SERVER._answer(_environ(path, "digits=one", headers, body))
+        assert (status, answer) == from_flask[::2], from_flask
     assert status < 500, (status, answer)
     if status >= 400:
-        assert dict(told)["Content-Type"] == "application/json"
+        assert dict(answer_headers)["Content-Type"] == "application/json"
         parsed = json.loads(answer)
         assert list(parsed) == ["error"]
         assert isinstance(parsed["error"], str)
         assert parsed["error"]
     elif status == 200:
-        length = int(dict(told).get(open_inference.LENGTH, len(answer)))
+        length = int(dict(answer_headers).get(open_inference.LENGTH, len(answer)))
         assert isinstance(json.loads(answer[:length]), dict)
 
 
 def _environ(path: str, query: str, headers: dict[str, str], body: bytes) -> dict[str, object]:
-    """As of a request that has been read."""
+    """Return the WSGI environ of a request that `service.connections` has read."""
     return {
         **connections.BASE,
         "REQUEST_METHOD": "POST",
@@ -114,8 +116,8 @@ def seeds() -> Iterator[bytes]:
 OUTPUTS = [{"name": "label", "parameters": {"binary_data": True}}, {"name": "probabilities"}]
 
 
-def _request(target: str, headers: dict[str, str], body: bytes) -> bytes:
-    lines = [target, *(f"{name}: {value}" for name, value in headers.items())]
+def _request(request_target: str, headers: dict[str, str], body: bytes) -> bytes:
+    lines = [request_target, *(f"{name}: {value}" for name, value in headers.items())]
     return "\n".join(lines).encode() + b"\n\n" + body
 
 
@@ -140,5 +142,5 @@ def _tensor(datatype: str, shape: list[int], **rest: object) -> dict[str, object
 if __name__ == "__main__":
     MODEL = Model(fuzz.PROJECT / "data/model", "0" * 32, "litert")
     SERVER = server.Server(MODEL, Path(), Limits(), token=None, log_format="text")
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # a line a request
+    with Path(os.devnull).open("w") as null, redirect_stdout(null):  # discard the access log
         fuzz.run(target, seeds(), WORDS)
