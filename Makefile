@@ -1,72 +1,91 @@
-# `make` alone lists the commands. Each installs what it needs into .venv, in the versions and with
-# the hashes of requirements.txt, and removes nothing that another has installed.
+# `make` without a target lists the commands. Each command installs its packages into .venv, with
+# the versions and hashes of requirements.txt, and keeps the packages of other commands.
 .DEFAULT_GOAL := help
-.PHONY: help repro verify serve check test test-all bench lint audit licences lock
+.PHONY: help repro verify metrics-diff serve check test test-all bench docs lint audit licences lock
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-# Any shell but the default one: with that, make 3.81 of macOS starts simple commands itself and
-# does not look for them in the PATH set here.
+# With the default shell, make 3.81 (the version on macOS) starts simple commands itself, and then
+# ignores the PATH that is set here. Any other shell prevents that.
 SHELL := /bin/bash
 
-# uv does not read pip's variables; give it the same index, or folder of wheels.
+# uv does not read pip's variables, so pass the same index or folder of wheels to it.
 UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
 UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 export UV_DEFAULT_INDEX UV_FIND_LINKS
 NO_INDEX := $(if $(PIP_NO_INDEX),--no-index)
 
-# uv leaves it to the first import to compile a package; do not forbid that to keep the result.
+# uv does not compile packages. The first import does, and must be allowed to write the result.
 unexport PYTHONDONTWRITEBYTECODE
 
-# A stamp file shows what is installed: its name ends in extras of pyproject.toml, joined by "+".
+# A stamp file records an installation. Its name ends in extras of pyproject.toml, joined by "+".
 INSTALLED := .venv/.installed-
 SERVICE := service
 PIPELINE := pipeline+cpu
 ALL := $(PIPELINE)+service+bulk+cluster+test
 
+# What GitHub and pre-commit read, checked without a network.
+SCHEMA := check-jsonschema --builtin-schema
+
+# The commit that `make metrics-diff` compares with.
+BASE ?= HEAD
+
 # One test process for each core.
 PYTEST := pytest --numprocesses=logical --dist=worksteal
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-repro: $(INSTALLED)$(PIPELINE) ## Make the model: download, train, evaluate, export (dvc repro)
+repro: $(INSTALLED)$(PIPELINE) ## Run the pipeline: download, train, evaluate, export (dvc repro)
 	dvc repro
 
-verify: $(INSTALLED)$(PIPELINE) ## Hash every file that dvc.lock names (DVC itself trusts times and sizes)
-	python -m stages.verify
+verify: $(INSTALLED)$(PIPELINE) ## Hash every file in dvc.lock (DVC itself trusts times and sizes)
+	python -m stages.commands.verify
+
+metrics-diff: $(INSTALLED)$(PIPELINE) ## Compare metrics with those of the commit BASE (default HEAD), in Markdown
+	@dvc metrics diff --md $(BASE)
 
 serve: data/model $(INSTALLED)$(SERVICE) ## Serve the model that dvc.lock pins, on http://127.0.0.1:8080
 	python -m service
 
-check: lint ## Check style and types, and run the tests that need no run of the pipeline
+check: lint ## Check style and types, and run the tests that need no pipeline run and no server
 	$(PYTEST) -m "not pipeline and not server and not slow"
 
-test: $(INSTALLED)$(ALL) ## Run the tests that are not slow
+test: $(INSTALLED)$(ALL) ## Run all tests except the slow ones
 	$(PYTEST) -m "not slow"
 
-test-all: test ## Run these, then the slow ones
+test-all: test ## Run all tests
 	$(PYTEST) -m slow
 
-bench: $(INSTALLED)$(ALL) ## Measure the service beside others (needs wrk)
+bench: $(INSTALLED)$(ALL) ## Compare the service with other servers (needs wrk)
 	python -m tests.benchmarks.serving
 
-lint: $(INSTALLED)$(ALL) ## Check style and types
+docs: $(INSTALLED)$(ALL) ## Write the generated parts of the documents afresh
+	python -m tests.docs
+
+lint: $(INSTALLED)$(ALL) ## Check style, spelling, types, and the files in .github
 	ruff check
 	ruff format --check
+	codespell
+	$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	$(SCHEMA) custom.github-workflows-require-timeout .github/workflows/*.yml
+	$(SCHEMA) vendor.dependabot .github/dependabot.yml
+	$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(SCHEMA) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	pre-commit validate-config
 	mypy
 
-audit: $(INSTALLED)$(ALL) ## Look for known vulnerabilities in what requirements.txt locks
+audit: $(INSTALLED)$(ALL) ## Check the packages in requirements.txt for known vulnerabilities
 	python -m tests.audit
 
-licences: $(INSTALLED)$(ALL) ## List the licences of what is locked; fail on one that is not allowed
+licences: $(INSTALLED)$(ALL) ## List the licenses of all packages, and fail on a forbidden one
 	pip-licenses --with-system --packages $$(sed -n 's/^\([^ =]*\)==.*/\1/p' requirements.txt)
 
-lock: $(INSTALLED)uv ## Compile requirements.txt afresh from pyproject.toml
+lock: $(INSTALLED)uv ## Compile requirements.txt from pyproject.toml
 	uv pip compile pyproject.toml --extra $(subst +, --extra ,$(ALL)) --upgrade --universal \
 		--python-version 3.11 --generate-hashes --no-header --quiet --output-file requirements.txt
 
-# Compile at once for what cannot write to .venv: the service under systemd, commands in the tests.
+# Compile during the installation: the service under systemd and some tests cannot write to .venv.
 $(INSTALLED)$(SERVICE) $(INSTALLED)$(ALL): export UV_COMPILE_BYTECODE := 1
 
 data/model:

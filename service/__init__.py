@@ -1,4 +1,4 @@
-"""The service: pictures in over HTTP, digits out, from exactly the artifact that dvc.lock pins.
+"""Recognize handwritten digits over HTTP with exactly the artifact that dvc.lock pins.
 
 python -m service            # a production server
 service.create_app()         # the application, for any other WSGI server
@@ -11,24 +11,30 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flask import Flask
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def create_app(lock: str | Path = "dvc.lock", engine: str = "litert") -> "Flask":
-    """Verify and load the artifact that `lock` pins; return the WSGI application over it.
+    """Verify and load the pinned artifact, and return the WSGI application that serves it.
 
-    TensorFlow does not survive a fork: call this in the worker process.
+    TensorFlow does not survive a fork, so call this function in the worker process.
 
     Args:
-        engine: what computes, `litert` or `tensorflow`.
+        lock: The path of the lock file. The artifact is `data/model` in the same folder.
+        engine: The inference library, `litert` or `tensorflow`.
+
+    Returns:
+        The Flask application.
 
     Raises:
-        service.pin.PinError: there is no such artifact.
+        service.recognition.pin.PinError: The lock file pins no artifact, or the files on disk
+            differ from the pinned artifact.
     """
-    # Imported here so that the pipeline can use service.images without Flask.
-    from service import app, pin
-    from service.limits import Limits
-    from service.model import Model
+    # Import here, so that the pipeline can use service.recognition.images without Flask.
+    from service.api import app
+    from service.api.limits import Limits
+    from service.recognition import pin
+    from service.served_model import Model
 
     pinned = pin.read(Path(lock))
     with TemporaryDirectory(prefix="mnist-model-") as private:

@@ -1,4 +1,4 @@
-"""Serve the artifact that dvc.lock pins: python -m service"""
+"""Serve the artifact that dvc.lock pins: python -m service."""
 
 import argparse
 import gc
@@ -21,11 +21,13 @@ from threading import Thread
 import cv2
 import uvloop
 
-from service import authorization, log, pin, published, recognizer, supervisor
-from service.limits import Limits
-from service.watch import Watcher
+from service import access_log, metrics, reload, supervisor
+from service.api import auth
+from service.api.limits import Limits
+from service.recognition import engines, pin
+from service.reload import Watcher
 
-ARTIFACTS = "artifacts"  # in the private folder of a running service
+ARTIFACTS = "artifacts"  # a folder in the private folder of a running service
 
 
 def main() -> None:
@@ -36,11 +38,11 @@ def main() -> None:
             "`pip install tensorflow-cpu`, or use --engine litert"
         )
     try:
-        token = authorization.read(options.token_file) if options.token_file else None
+        token = auth.read(options.token_file) if options.token_file else None
         listeners = _listen(options.host, options.port, options.workers)
         with TemporaryDirectory(prefix="mnist-service-") as private:
             sys.exit(_serve(options, token, Path(private), listeners))
-    except (pin.PinError, authorization.TokenError) as error:
+    except (pin.PinError, auth.TokenError) as error:
         sys.exit(f"service: {error}")
 
 
@@ -48,8 +50,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m service",
         description="Serve handwritten-digit recognition from exactly the artifact that dvc.lock "
-        "pins. Its bytes are checked before anything is loaded; on any difference the service "
-        "says what it expected and found, and exits with status 1.",
+        "pins. The service verifies the artifact before it loads it. If the files differ from the "
+        "pinned hash, the service prints both hashes and exits with status 1.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
@@ -58,57 +60,66 @@ def _options() -> argparse.Namespace:
         "--workers",
         type=_number(1, 1024),
         default=os.cpu_count() or 1,
-        help="processes, each with the model in memory; the default is one a core",
+        help="number of worker processes, one per core by default; each loads the model",
     )
     parser.add_argument(
         "--queue",
         type=_number(1, 65536),
         default=Limits.queue,
-        help="requests that may wait in each worker; to more it answers 503",
+        help="most requests that wait in each worker; further requests get 503",
     )
     parser.add_argument(
         "--timeout",
         type=_number(1, 3600),
         default=Limits.seconds,
-        help="seconds in which a request has to arrive, and as many in which to answer it",
+        help="seconds to receive a request, and again to answer it",
     )
     parser.add_argument(
-        "--max-body", type=_number(1024, 1 << 30), default=Limits.body, help="bytes of a request"
+        "--max-body",
+        type=_number(1024, 1 << 30),
+        default=Limits.body,
+        help="most bytes in the body of a request",
     )
     parser.add_argument(
-        "--max-images", type=_number(1, 1_000_000), default=Limits.images, help="of a request"
+        "--max-images",
+        type=_number(1, 1_000_000),
+        default=Limits.images,
+        help="most images in a request",
     )
     parser.add_argument(
         "--max-pixels",
         type=_number(28 * 28, 80_000_000),
         default=Limits.pixels,
-        help="of a picture",
+        help="most pixels in a picture",
     )
     parser.add_argument(
         "--token-file",
         type=Path,
-        help="file with a token, which every request but those for health has then to send as "
+        help="file that contains a token; every request except health checks must send it as "
         "`Authorization: Bearer`",
     )
     parser.add_argument(
         "--watch",
         action="store_true",
-        help="serve another artifact as soon as the lock pins it; without it, on SIGHUP only",
+        help="load a new artifact as soon as the lock file pins it; otherwise only on SIGHUP",
     )
     parser.add_argument(
         "--engine",
-        choices=recognizer.ENGINES,
+        choices=engines.ENGINES,
         default="litert",
-        help="what computes: litert is quicker and smaller; tensorflow has to be installed",
+        help="inference library; litert is faster and smaller, tensorflow is a separate install",
     )
     parser.add_argument(
-        "--log-format", choices=log.FORMATS, default="text", help="of the line for each request"
+        "--log-format",
+        choices=access_log.FORMATS,
+        default="text",
+        help="format of the access log, one line per request",
     )
     parser.add_argument(
         "--lock",
         type=Path,
         default=Path("dvc.lock"),
-        help="the lock file; the artifact is data/model beside it",
+        help="lock file; the artifact is data/model in the same folder",
     )
     return parser.parse_args()
 
@@ -124,19 +135,22 @@ def _parse_number(least: int, most: int, text: str) -> int:
 
 
 def _listen(host: str, port: int, workers: int) -> list[socket.socket]:
-    """A socket for each worker; Linux spreads connections over them, more evenly than over one.
+    """Return a listening socket for each worker.
 
-    This process keeps them open too, so that connections to a worker that dies wait for the next.
+    Linux distributes connections over sockets that share a port (SO_REUSEPORT) more evenly than
+    over workers that share one socket. This process also keeps the sockets open, so that
+    connections to a worker that dies wait for its replacement.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        different = workers if sys.platform == "linux" else 1
-        probe, *listeners = [socket.socket(family, kind, protocol) for _ in range(1 + different)]
+        count = workers if sys.platform == "linux" else 1
+        probe, *listeners = [socket.socket(family, kind, protocol) for _ in range(1 + count)]
         with probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)  # fails if anybody listens; the others would share the port
+            # Without SO_REUSEPORT, this fails if another program listens on the port.
+            probe.bind(address)
         for listener in listeners:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -145,28 +159,28 @@ def _listen(host: str, port: int, workers: int) -> list[socket.socket]:
     except OSError as error:
         reason = f"cannot listen on {host}:{port} ({error.strerror})"
         sys.exit(f"service: {reason}; choose another --host or --port")
-    return listeners if different == workers else listeners * workers
+    return listeners if count == workers else listeners * workers
 
 
 def _serve(
     options: argparse.Namespace, token: str | None, private: Path, listeners: list[socket.socket]
 ) -> int:
-    """Serve until a signal to end; return the exit status."""
-    artifacts, figures = private / ARTIFACTS, private / "metrics"
+    """Serve until a signal stops the service, and return the exit status."""
+    artifacts, metrics_folder = private / ARTIFACTS, private / "metrics"
     artifacts.mkdir()
-    figures.mkdir()
+    metrics_folder.mkdir()
     watcher = Watcher(options.lock, options.engine, artifacts, options.watch)
     print(
         f"Serving {pin.ARTIFACT} {watcher.served.version} at http://{options.host}:{options.port} "
         f"({options.workers} workers, {options.engine})",
         flush=True,
     )
-    # One request is one core's work: more threads of TensorFlow, or below of OpenCV, only get in
-    # each other's way.
+    # Each worker uses one core, so more threads in TensorFlow or OpenCV would only compete.
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(figures)  # for service.prometheus
-    # Now, and not in the workers: one that replaces another later has the same code, even if the
-    # files have changed meanwhile.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hide TensorFlow's warnings
+    os.environ[metrics.FOLDER] = str(metrics_folder)
+    # Import the workers' code before the fork: a replacement worker then runs the same code, even
+    # if the files have changed since.
     import_module("service.connections")
 
     limits = Limits(
@@ -176,31 +190,31 @@ def _serve(
         queue=options.queue,
         seconds=options.timeout,
     )
-    # Each connection is an open file. macOS allows fewer than it says.
+    # Each connection is an open file. macOS rejects the limit that it reports.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    told = supervisor.signals()
+    signal_pipe = supervisor.signals()
     work = partial(_work, options, token, limits, private, os.getpid(), listeners)
-    started = supervisor.Workers(work, options.workers)
+    workers = supervisor.Workers(work, options.workers)
     watcher.start()
     try:
-        return _supervise(started, watcher, told)
+        return _supervise(workers, watcher, signal_pipe)
     finally:
         for listener in listeners:
             listener.close()
-        started.stop()
+        workers.stop()
 
 
-def _supervise(started: supervisor.Workers, watcher: Watcher, told: int) -> int:
-    """Do as the signals in the file `told` say, until one to end; return the exit status."""
+def _supervise(workers: supervisor.Workers, watcher: Watcher, signal_pipe: int) -> int:
+    """Handle signals until one of them stops the service, and return the exit status."""
     while True:
-        (number,) = os.read(told, 1)
+        (number,) = os.read(signal_pipe, 1)
         if number in supervisor.STOPPING:
             return 0
         if number == signal.SIGHUP:
             watcher.wake()
-        elif not started.replace_dead():
+        elif not workers.replace_dead():
             return 1
 
 
@@ -213,26 +227,28 @@ def _work(
     listeners: list[socket.socket],
     place: int,
 ) -> None:
-    """What the worker in one of the places does."""
+    """Run a worker: load the model, and answer requests on the listener with index `place`."""
     for listener in listeners:
         if listener is not listeners[place]:
-            listener.close()  # or it would go on listening after its own worker has stopped
+            # An open copy would keep accepting connections after that listener's worker stopped.
+            listener.close()
     Thread(target=_end_with, args=(parent, private), daemon=True).start()
-    # Imported by now; TensorFlow, which does not survive a fork, is not before it is needed.
+    # The main process has imported these modules. They import TensorFlow only on first use, because
+    # TensorFlow does not survive a fork.
     from service import connections
-    from service.model import Model
+    from service.served_model import Model
     from service.server import Server
 
     artifacts = private / ARTIFACTS
-    now = published.available(published.read(artifacts))
+    now = reload.available(reload.published(artifacts))
     model = Model(Path(now.folder), now.version, options.engine)
     server = Server(model, artifacts, limits, token, options.log_format)
     cv2.setNumThreads(1)
-    # For the whole process: to ignore warnings for a while, as `service.images` does, is not safe
-    # while two threads do so.
+    # `recognition.images` suppresses warnings with `catch_warnings`, which is not thread-safe, so
+    # suppress them for the whole process.
     warnings.simplefilter("ignore")
-    # What is loaded stays: the garbage collector need not look through it again and again, nor
-    # look for cycles after every few requests, which make none.
+    # Exclude the loaded objects from garbage collection, and collect rarely: ordinary requests
+    # create no reference cycles.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000)
@@ -240,9 +256,9 @@ def _work(
 
 
 def _end_with(parent: int, private: Path) -> None:
-    """In a worker: end once the main process was killed, and remove what it left behind.
+    """Stop this worker when the main process has died, and remove the private folder.
 
-    Else the workers would go on, and hold the port, with nobody to stop or replace them.
+    Otherwise orphaned workers would keep the port, and no process would stop or replace them.
     """
     while os.getppid() == parent:
         time.sleep(1)

@@ -1,8 +1,8 @@
-"""HTTP/1.1 between the clients and the server of a worker.
+"""Speak HTTP/1.1 with the clients of a worker.
 
-llhttp, the parser of Node.js, reads the requests. This module bounds what a client may send and how
-long it may take. It reads each request whole before it gives it to the server, so a client that
-sends slowly costs no thread and holds up nobody.
+llhttp, the parser of Node.js, parses the requests. This module limits what a client may send and
+how long it may take. It passes a request to the server only when the request is complete, so a slow
+client occupies no thread and delays no other client.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ from werkzeug.exceptions import (
     RequestTimeout,
 )
 
-from service import prometheus, supervisor
-from service.limits import REFUSAL
+from service import metrics, supervisor
+from service.api.limits import REFUSAL
 from service.server import Answer, Server
 
-CONNECTIONS = 16384  # of one worker
-BACKLOG = 2048  # connections that wait until their worker accepts them
-HEADERS = 100  # of one request
-HEAD = 1 << 16  # bytes of a head, and bytes that may come without completing a piece of a body
+CONNECTIONS = 16384  # most open connections of a worker
+BACKLOG = 2048  # most connections that wait until a worker accepts them
+HEADERS = 100  # most header fields of a request
+HEAD = 1 << 16  # most bytes of a request's head, and most bytes of framing between body bytes
 
 BASE: WSGIEnvironment = {
-    "REQUEST_METHOD": "-",  # as long as it is not known
+    "REQUEST_METHOD": "-",  # the access log shows "-" for a head that was not parsed
     "PATH_INFO": "-",
     "QUERY_STRING": "",
     "SCRIPT_NAME": "",
@@ -51,32 +51,33 @@ BASE: WSGIEnvironment = {
     "wsgi.run_once": False,
 }
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
-NO_HTTP = "This is no request of HTTP/1.1; send one as RFC 9112 has it."
+NO_HTTP = "This is not a valid HTTP/1.1 request; see RFC 9112."
 ASCII = bytes(range(128))
-ORIGIN = re.compile(rb"https?://[^/?]*", re.IGNORECASE)  # before the path, as proxies are sent it
+ORIGIN = re.compile(rb"https?://[^/?]*", re.IGNORECASE)  # clients send it to proxies
 UPGRADE = re.compile(rb"\r\nupgrade:[^\r]*", re.IGNORECASE)
 
 
 class Phase(Enum):
-    """What a connection waits for."""
+    """The event that a connection waits for."""
 
     HEAD = auto()
     BODY = auto()
     ANSWER = auto()
-    CLOSE = auto()  # by the client, which has its last answer; what it still sends, nobody reads
+    CLOSE = auto()  # the client closes after its last response; further bytes are not read
 
 
 class Connections:
-    """All connections of a worker, and what they share."""
+    """All connections of a worker, and their shared state."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self.in_flight = metrics.current().in_flight
         self.open: set[Connection] = set()
         self.stopping = False
-        self.date = formatdate(usegmt=True)  # of the answers
+        self.date = formatdate(usegmt=True)  # the Date header of responses
 
     async def watch(self) -> None:
-        """Keep the date, and end what takes clients too long, for ever."""
+        """Update the date and end overdue connections, once a second until cancelled."""
         while True:
             await asyncio.sleep(1)
             self.date = formatdate(usegmt=True)
@@ -86,7 +87,7 @@ class Connections:
                     connection.end_late()
 
     async def stop(self) -> None:
-        """Close every connection, once a request that has begun is answered."""
+        """Close every connection, but first answer the requests that have begun."""
         self.stopping = True
         for connection in list(self.open):
             connection.close_if_idle()
@@ -95,16 +96,16 @@ class Connections:
 
 
 class Connection(asyncio.Protocol):
-    """The connection of one client, whose requests are answered one after the other."""
+    """The connection of one client. It answers the client's requests one after another."""
 
     def __init__(self, shared: Connections) -> None:
-        self.deadline = math.inf  # for the client, by the clock of the event loop
+        self.deadline = math.inf  # for the client to send, in the event loop's time
         self._loop = asyncio.get_running_loop()
         self.left: asyncio.Future[None] = self._loop.create_future()  # see `server.Client`
         self._shared = shared
         self._parser = httptools.HttpRequestParser(self)
-        self._data = b""  # has come, and is not parsed
-        self._blocked = False  # the client has yet to take most of the last answer
+        self._data = b""  # received, but not parsed yet
+        self._blocked = False  # whether the client has not read most of the last response yet
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -123,14 +124,14 @@ class Connection(asyncio.Protocol):
         self._shared.open.discard(self)
         self.left.set_result(None)
         if self._phase is Phase.BODY:
-            prometheus.IN_FLIGHT.dec()
-        del self._parser  # which has this connection
+            self._shared.in_flight.dec()
+        del self._parser  # the parser refers to this connection
 
     def data_received(self, data: bytes) -> None:
         if self._phase is not Phase.CLOSE:
             self._data += data
             self._read()
-            if len(self._data) > HEAD:  # of requests to come
+            if len(self._data) > HEAD:  # these bytes belong to later requests
                 self._transport.pause_reading()
 
     def pause_writing(self) -> None:
@@ -141,21 +142,22 @@ class Connection(asyncio.Protocol):
         self._read()
 
     def close_if_idle(self) -> None:
+        """Close the connection unless a request has begun."""
         if self._phase in {Phase.HEAD, Phase.CLOSE}:
             self._transport.close()
 
     def end_late(self) -> None:
-        """Refuse the request of which some body is missing, or break the connection."""
+        """Answer 408 if the body is incomplete; otherwise abort the connection."""
         if self._phase is Phase.BODY:
             seconds = self._shared.server.limits.seconds
-            sentence = f"The body was not here after {seconds} seconds; send it faster."
+            sentence = f"The body was not complete after {seconds} seconds; send it faster."
             self._refuse(RequestTimeout, sentence)
         else:
             self._transport.abort()
 
     def send(self, answer: Answer) -> None:
-        """Send the answer to the request that the server has got, and wait for the next."""
-        prometheus.IN_FLIGHT.dec()
+        """Send the response to the current request, and wait for the next request."""
+        self._shared.in_flight.dec()
         if self._transport.is_closing():
             self._phase = Phase.CLOSE
             return
@@ -171,13 +173,14 @@ class Connection(asyncio.Protocol):
         self._await_head()
         if keep:
             if self._data:
-                self._loop.call_soon(self._read)  # when others have had their turn
+                self._loop.call_soon(self._read)  # other connections take their turn first
             return
         self._phase, self._data = Phase.CLOSE, b""
         if whole:
             self._transport.close()
         else:
-            # A close with bytes unread would break the connection before the client has its answer.
+            # Closing with unread bytes would reset the connection before the client reads the
+            # response.
             self._transport.write_eof()
 
     def _await_head(self) -> None:
@@ -185,12 +188,12 @@ class Connection(asyncio.Protocol):
         self._environ = self._base.copy()
         self._headers = 0
         self._body, self._length = BytesIO(), 0
-        self._incomplete = 0  # bytes since the last whole piece of the body
+        self._framing = 0  # bytes received since the last bytes of the body
         self._keep = self._whole = False
         self.deadline = self._loop.time() + self._shared.server.limits.seconds
 
     def _read(self) -> None:
-        """Read from what has come until a request is whole, or nothing is left."""
+        """Parse the received bytes up to the end of a request."""
         if self._transport.is_closing():
             return
         if self._phase is Phase.HEAD and not self._blocked:
@@ -205,42 +208,46 @@ class Connection(asyncio.Protocol):
             self._refuse_head()
         elif end >= 4:
             head, self._data = self._data[:end], self._data[end:]
-            if self._parse(_plain(head)):
+            if self._parse(_normalized(head)):
                 self._begin()
-        elif self._data and not self._data[:1].isalpha():  # TLS, perhaps: no end of it would come
+        elif self._data and not self._data[:1].isalpha():  # perhaps TLS, which has no end of head
             self._refuse(BadRequest, NO_HTTP)
 
     def _begin(self) -> None:
-        """Ask for the body of a request, or give the request to the server."""
+        """Receive the body of a request, or pass the request to the server without it."""
         environ, server = self._environ, self._shared.server
         length = int(environ["CONTENT_LENGTH"])
         chunked = environ.pop("HTTP_TRANSFER_ENCODING", None)
         if self._headers > HEADERS:
             self._refuse_head()
         elif self._whole or length > server.limits.body:
-            self._give(length)
+            self._hand_over(length)
         elif not server.allows(environ):
-            self._give(0)
+            self._hand_over(0)
         else:
             self._phase = Phase.BODY
             self._expected = sys.maxsize if chunked else length
-            prometheus.IN_FLIGHT.inc()
+            self._shared.in_flight.inc()
             if "100-continue" in environ.get("HTTP_EXPECT", "").lower() and not self._data:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _read_body(self) -> None:
         piece, self._data = self._data[: self._expected], self._data[self._expected :]
         self._expected -= len(piece)
-        self._incomplete += len(piece)
+        self._framing += len(piece)
         if not self._parse(piece):
             return
         if self._whole or self._length > self._shared.server.limits.body:
-            self._give(self._length)
-        elif self._incomplete > HEAD:
+            self._hand_over(self._length)
+        elif self._framing > HEAD:
             self._refuse(BadRequest, NO_HTTP)
 
     def _parse(self, data: bytes) -> bool:
-        """Let llhttp read bytes, and refuse the request if it refuses them."""
+        """Parse bytes with llhttp, and refuse the request if they are not HTTP.
+
+        Returns:
+            Whether the request was not refused.
+        """
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:  # CONNECT
@@ -252,11 +259,13 @@ class Connection(asyncio.Protocol):
             self._keep = False
         return True
 
-    # What llhttp calls:
+    # Callbacks of llhttp
 
     def on_message_begin(self) -> None:
         if self._whole:
-            raise ValueError  # another one right after a chunked body, whose end only llhttp finds
+            # A chunked body and the next request came together, and only llhttp knows where the
+            # body ends.
+            raise ValueError
 
     def on_url(self, target: bytes) -> None:
         if not target.startswith(b"/"):
@@ -269,7 +278,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._phase is Phase.BODY:
-            return  # a trailer
+            return  # ignore trailer fields
         self._headers += 1
         key, text = _key(name), value.decode("latin-1")
         if key in self._environ and key.startswith("HTTP_"):
@@ -282,7 +291,7 @@ class Connection(asyncio.Protocol):
         self._keep = self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
-        self._incomplete = 0
+        self._framing = 0
         self._length += len(body)
         if self._length <= self._shared.server.limits.body:
             self._body.write(body)
@@ -295,15 +304,15 @@ class Connection(asyncio.Protocol):
         self._refuse(RequestHeaderFieldsTooLarge, sentence)
 
     def _refuse(self, kind: type[HTTPException], sentence: str) -> None:
-        """Have a request refused, and no more of it read."""
+        """Let the server answer a request with an error, and read no more of the request."""
         self._environ[REFUSAL] = partial(kind, sentence)
         self._whole = False
-        self._give(0)
+        self._hand_over(0)
 
-    def _give(self, length: int) -> None:
-        """Give a request to the server: it is whole, or no more of it is read."""
+    def _hand_over(self, length: int) -> None:
+        """Pass a request to the server. The rest of an incomplete request is not read."""
         if self._phase is Phase.HEAD:
-            prometheus.IN_FLIGHT.inc()
+            self._shared.in_flight.inc()
         self._phase = Phase.ANSWER
         self.deadline = math.inf
         self._body.seek(0)
@@ -312,18 +321,19 @@ class Connection(asyncio.Protocol):
         self._shared.server.receive(environ, self)
 
 
-@lru_cache(1024)  # the names are few, but for those that somebody makes up
+@lru_cache(1024)  # bounded, because a client can invent names
 def _key(name: bytes) -> str:
-    """The name of a header in the environ."""
+    """Return the key of a header in the WSGI environ."""
     key = name.decode("latin-1").upper().replace("-", "_")
     return key if key in {"CONTENT_TYPE", "CONTENT_LENGTH"} else f"HTTP_{key}"
 
 
-def _plain(head: bytes) -> bytes:
-    """Rewrite a head that httptools would misread.
+def _normalized(head: bytes) -> bytes:
+    """Rewrite a head that httptools 0.9 would refuse or misread.
 
-    httptools refuses targets that are not ASCII, and drops the body of a request that offers to
-    upgrade to another protocol.
+    httptools refuses a request target with bytes that are not ASCII. If a request offers to upgrade
+    to another protocol, httptools drops its body
+    (https://github.com/MagicStack/httptools/issues/124).
     """
     if head.isascii() and b"pgrade:" not in head:
         return head
@@ -332,7 +342,7 @@ def _plain(head: bytes) -> bytes:
 
 
 async def serve(server: Server, listener: socket) -> None:
-    """Answer the requests of all connections to `listener` until SIGTERM or SIGINT."""
+    """Accept connections on `listener` and answer their requests until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
     signalled = asyncio.Event()
     for number in supervisor.STOPPING:
@@ -341,9 +351,9 @@ async def serve(server: Server, listener: socket) -> None:
     accepting = await loop.create_server(
         partial(Connection, connections), sock=listener, backlog=BACKLOG
     )
-    beside = [asyncio.create_task(connections.watch()), asyncio.create_task(server.follow())]
+    tasks = [asyncio.create_task(connections.watch()), asyncio.create_task(server.follow())]
     await signalled.wait()
     accepting.close()
     await connections.stop()
-    for task in beside:
+    for task in tasks:
         task.cancel()

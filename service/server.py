@@ -1,10 +1,12 @@
-"""Between connections and the Flask application: requests are answered in turn.
+"""Schedule requests: pass each one from its connection to the Flask application.
 
-The event loop answers short requests itself, one at a time. One thread beside it answers the long
-ones. Each takes its requests in the order of their arrival; a process has one core's work to give,
-and more threads would only compete for it. A request is long if its body is, or if its pictures
-turn out to be, once they are counted: it then starts again in the thread. If too many requests
-wait, the next one is refused.
+The event loop answers short requests, one at a time. One more thread answers the long ones. Both
+take their requests in order of arrival. A worker uses one core, so more threads would only compete.
+
+A request is long if its body exceeds `SHORT_BODY`. It is also long if its pictures exceed
+`SHORT_PICTURES` or `SHORT_PIXELS` (see `service.api.limits`). The event loop notices that while it
+answers, and the thread then answers the request from the beginning. When the queue is full, the
+server answers 503.
 """
 
 import asyncio
@@ -20,25 +22,34 @@ from wsgiref.types import WSGIEnvironment
 
 from werkzeug.exceptions import ServiceUnavailable
 
-from service import app, authorization, errors, log
-from service.answers import TYPE, dumps
-from service.limits import LEFT, ON_LOOP, REFUSAL, SHORT_BODY, Limits, LongRequestError, out_of_time
-from service.model import Model
+from service import access_log
+from service.api import app, auth, errors
+from service.api.limits import (
+    LEFT,
+    ON_LOOP,
+    REFUSAL,
+    SHORT_BODY,
+    Limits,
+    LongRequestError,
+    out_of_time,
+)
+from service.api.responses import TYPE, dumps
+from service.served_model import Model
 
-# glibc keeps what each thread has freed, up to some hundred MiB, unless it is asked not to.
+# glibc keeps memory that a thread has freed, up to some hundred MiB, until malloc_trim is called.
 MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
-RETRY_AFTER = 1  # seconds; a full queue is worked off in less
+RETRY_AFTER = 1  # seconds; a worker answers a full queue in less
 
 Answer = tuple[int, list[tuple[str, str]], bytes]  # status, headers, body
 
 
 class Client(Protocol):
-    """Who has sent a request."""
+    """The sender of a request."""
 
-    left: "asyncio.Future[None]"  # done once the client has closed its connection
+    left: "asyncio.Future[None]"  # done when the client has closed its connection
 
     def send(self, answer: Answer) -> None:
-        """Send the answer."""
+        """Send the response."""
 
 
 class Server:
@@ -47,9 +58,14 @@ class Server:
     def __init__(
         self, model: Model, private: Path, limits: Limits, token: str | None, log_format: str
     ) -> None:
-        """The application over a model, which follows what is published in `private`.
+        """Create the application.
 
-        The rest is as for `app.create`.
+        Args:
+            model: The model of this worker.
+            private: The folder in which the main process publishes the artifact to serve.
+            limits: The limits of a request.
+            token: The token that requests must send, or None.
+            log_format: The format of the access log, `text` or `json`.
         """
         self.limits = limits
         self._application = app.create(model, limits, token, log_format)
@@ -61,19 +77,19 @@ class Server:
         self._long: set[asyncio.Task[None]] = set()
 
     async def follow(self) -> None:
-        """Serve whatever is published, for ever."""
+        """Serve the published artifact, and follow changes until cancelled."""
         await self._model.follow(self._private)
 
     def allows(self, environ: WSGIEnvironment) -> bool:
-        """Whether a request has the token, if it needs one."""
+        """Return whether a request needs no token or has sent the right one."""
         header = environ.get("HTTP_AUTHORIZATION")
-        return authorization.allows(self._token, environ["PATH_INFO"], header)
+        return auth.allows(self._token, environ["PATH_INFO"], header)
 
     def receive(self, environ: WSGIEnvironment, client: Client) -> None:
-        """Answer a request: call `client.send` once, now or later."""
-        environ[log.ARRIVED] = perf_counter()
+        """Answer a request by calling `client.send` once, now or later."""
+        environ[access_log.ARRIVED] = perf_counter()
         loop = asyncio.get_running_loop()
-        # Only what costs work has to wait: health and metrics answer under any load.
+        # Only POST requests are queued, so that health checks and metrics work under any load.
         if environ["REQUEST_METHOD"] != "POST":
             client.send(self._answer(environ))
         elif self._waiting >= self.limits.queue:
@@ -88,7 +104,7 @@ class Server:
             self._answer_in_thread(environ, client)
         else:
             self._waiting += 1
-            loop.call_soon(self._answer_on_loop, environ, client)  # after those before it
+            loop.call_soon(self._answer_on_loop, environ, client)  # after earlier requests
 
     def _answer_on_loop(self, environ: WSGIEnvironment, client: Client) -> None:
         environ[ON_LOOP] = True
@@ -104,53 +120,53 @@ class Server:
 
     def _answer_in_thread(self, environ: WSGIEnvironment, client: Client) -> None:
         task = asyncio.create_task(self._wait_for_thread(environ, client))
-        self._long.add(task)  # a loop does not hold its tasks
+        self._long.add(task)  # the event loop keeps only weak references to tasks
         task.add_done_callback(self._long.discard)
 
     async def _wait_for_thread(self, environ: WSGIEnvironment, client: Client) -> None:
         job = self._thread.submit(self._answer, environ)
         answered = asyncio.wrap_future(job)
-        time_left = self.limits.seconds - log.seconds(environ)
-        either: list[asyncio.Future[Any]] = [answered, client.left]
-        await asyncio.wait(either, timeout=time_left, return_when=asyncio.FIRST_COMPLETED)
+        time_left = self.limits.seconds - access_log.seconds(environ)
+        events: list[asyncio.Future[Any]] = [answered, client.left]
+        await asyncio.wait(events, timeout=time_left, return_when=asyncio.FIRST_COMPLETED)
         if client.left.done():
             environ[LEFT] = True
         if job.cancel():
             if LEFT not in environ:
                 environ[REFUSAL] = partial(out_of_time, self.limits.seconds)
             answer = self._answer(environ)
-        else:  # it has begun, and looks at the time and for its client by itself
+        else:  # the job is running, and checks the time limit and LEFT itself
             answer = await answered
         self._waiting -= 1
         client.send(answer)
         asyncio.get_running_loop().call_soon(_free_memory)
 
     def _answer(self, environ: WSGIEnvironment) -> Answer:
-        started: list[tuple[int, list[tuple[str, str]]]] = []
+        starts: list[tuple[int, list[tuple[str, str]]]] = []
 
-        def start(status: str, headers: list[tuple[str, str]], *_: object) -> None:
-            started.append((int(status[:3]), headers))
+        def start_response(status: str, headers: list[tuple[str, str]], *_: object) -> None:
+            starts.append((int(status[:3]), headers))
 
         try:
-            chunks = self._application(environ, start)  # type: ignore[arg-type]
+            chunks = self._application(environ, start_response)  # type: ignore[arg-type]
             try:
                 content = b"".join(chunks)
             finally:
                 if hasattr(chunks, "close"):
                     chunks.close()
-        except Exception:  # of what is before Flask; Flask answers all others
+        except Exception:  # Flask answers its own exceptions; this one is from outside Flask
             traceback.print_exc()
             content = dumps({"error": errors.FAILED})
-            started.append((500, [("Content-Type", TYPE)]))
-        status, headers = started[-1]
+            starts.append((500, [("Content-Type", TYPE)]))
+        status, headers = starts[-1]
         if not (status == 304 or any(name == "Content-Length" for name, _ in headers)):
             headers.append(("Content-Length", str(len(content))))
         return status, headers, content
 
 
 def _free_memory() -> None:
-    # An error leaves a cycle of the exception and the frames that it went through, and in them the
-    # body, until the next collection, which is rare here.
+    # An exception and the frames of its traceback form a reference cycle, and the frames hold the
+    # body. Automatic collection is rare in this process, so collect the cycle now.
     gc.collect(1)
     if MALLOC_TRIM:
         MALLOC_TRIM(0)

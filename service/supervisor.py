@@ -1,4 +1,4 @@
-"""Worker processes: started, replaced when they die, stopped when their requests are answered."""
+"""Start worker processes, replace the ones that die, and stop them after their last response."""
 
 import multiprocessing
 import os
@@ -9,17 +9,20 @@ from collections.abc import Callable
 from multiprocessing.context import ForkProcess
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
-SIGNALS = (*STOPPING, signal.SIGHUP, signal.SIGCHLD)  # that the main process waits for
+SIGNALS = (*STOPPING, signal.SIGHUP, signal.SIGCHLD)  # signals that the main process handles
 STOP_TIMEOUT = 30  # seconds for the requests in flight before a worker is killed
-AGAIN = 5  # seconds; a worker that replaced another and dies before cannot be helped
+MIN_LIFETIME = 5  # seconds; a replacement that dies sooner would die again and again
 
 
 def start(target: Callable[..., object], *args: object) -> ForkProcess:
-    """A child process, which ends at once on SIGTERM and SIGINT until it sets its own handlers."""
+    """Fork a child process that runs `target(*args)`.
+
+    SIGTERM and SIGINT end the child at once until it installs its own handlers.
+    """
     process = multiprocessing.get_context("fork").Process(
         target=_begin, args=(target, *args), daemon=True
     )
-    # Until the child has put the handlers of this process away, its signals wait in the kernel.
+    # Block signals until the child has removed the handlers that it inherits from this process.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         process.start()
@@ -32,13 +35,17 @@ def _begin(target: Callable[..., object], *args: object) -> None:
     signal.set_wakeup_fd(-1)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the main process
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # only the main process handles SIGHUP
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     target(*args)
 
 
 def signals() -> int:
-    """A file with a byte for each signal to this process from now on: its number."""
+    """Handle `SIGNALS` from now on.
+
+    Returns:
+        The file descriptor of a pipe, from which each signal can be read as one byte, its number.
+    """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
@@ -48,31 +55,44 @@ def signals() -> int:
 
 
 class Workers:
+    """The worker processes of a service."""
+
     def __init__(self, work: Callable[[int], None], count: int) -> None:
-        """Start so many processes, each of which does `work`, with its place, until SIGTERM."""
+        """Start the workers.
+
+        Args:
+            work: The function that a worker runs until SIGTERM. Its argument is the worker's
+                index.
+            count: The number of workers.
+        """
         self._work = work
         self._workers = [start(work, place) for place in range(count)]
-        self._replaced: dict[int, float] = {}  # when, by place
+        self._replaced: dict[int, float] = {}  # time of the last replacement, by index
 
     def replace_dead(self) -> bool:
         """Replace the workers that have died.
 
         Returns:
-            False if one died within `AGAIN` seconds of its start as a replacement.
+            Whether all died workers could be replaced: False if a replacement died within
+            `MIN_LIFETIME` seconds of its start.
         """
         for place, worker in enumerate(self._workers):
             if worker.exitcode is None:
                 continue
             now = time.monotonic()
-            if now - self._replaced.get(place, -AGAIN) < AGAIN:
-                print("service: a worker died again at once", file=sys.stderr, flush=True)
+            if now - self._replaced.get(place, -MIN_LIFETIME) < MIN_LIFETIME:
+                print(
+                    f"service: a replacement worker died within {MIN_LIFETIME} seconds; stopping",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 return False
             self._replaced[place] = now
             self._workers[place] = start(self._work, place)
         return True
 
     def stop(self) -> None:
-        """End each when its requests are answered, or after STOP_TIMEOUT."""
+        """Stop each worker after its last response, or kill it after `STOP_TIMEOUT` seconds."""
         for worker in self._workers:
             worker.terminate()
         deadline = time.monotonic() + STOP_TIMEOUT

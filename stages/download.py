@@ -1,9 +1,9 @@
-"""Fetch MNIST's four IDX files and keep them only if their SHA-256 is the expected one.
+"""Download MNIST's four IDX files and verify their SHA-256 digests.
 
     dvc repro download
 
-Reads `data.idx` and `data.timeout` in params.yaml; writes `data/idx/`. To use files of your own,
-put their folder first in `data.idx.mirrors` and their digests in `data.idx.sha256`.
+The stage reads `data.idx` and `data.timeout` in params.yaml and writes `data/idx/`. To use your own
+files, put their folder first in `data.idx.mirrors` and their digests in `data.idx.sha256`.
 """
 
 import hashlib
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stages import params
-from stages.mirrors import (
+from stages.common import params, paths
+from stages.common.mirrors import (
     MirrorError,
     from_file,
     from_url,
@@ -22,24 +22,26 @@ from stages.mirrors import (
     retrying,
     try_in_order,
 )
-from stages.stage import run, whole_folder
+from stages.common.runner import atomic_directory
 
-FOLDER = Path("data/idx")
-
-Reader = Callable[[str], Iterator[bytes]]  # from an IDX file's name to its bytes, maybe gzipped
+# Yields the bytes of the IDX file with a given name. They may be compressed with gzip.
+Reader = Callable[[str], Iterator[bytes]]
 
 
 def download(mirrors: list[str], sha256: dict[str, str], timeout: float, folder: Path) -> None:
-    """Write every file that `sha256` names into `folder`, decompressed.
+    """Download files and write them, decompressed, to a folder.
 
-    What one mirror gave stays when a later file makes the next mirror take over. A file is
-    written after its digest was checked, never before.
+    The function writes a file only after its digest has matched. If a mirror fails, the function
+    keeps the files that it has and requests only the missing files from the next mirror.
 
     Args:
-        timeout: seconds in which a mirror must give the next part of a file.
+        mirrors: The mirrors, in the order in which to try them.
+        sha256: The SHA-256 digest of each file, decompressed, by the name of the file.
+        timeout: Seconds in which a mirror must deliver the next part of a file.
+        folder: The folder to write to.
 
     Raises:
-        StageError: no mirror gave all that was missing.
+        StageError: No mirror delivered the missing files.
     """
     missing = {**sha256}
 
@@ -54,17 +56,18 @@ def download(mirrors: list[str], sha256: dict[str, str], timeout: float, folder:
     try_in_order(
         mirrors,
         attempt,
-        "No mirror gave the IDX files. Put a folder that holds them first in data.idx.mirrors of "
-        "params.yaml, or pass it once: dvc exp run -S 'data.idx.mirrors=[/my/folder]'. Tried:",
+        "No mirror delivered the IDX files. Put a folder that contains them first in "
+        "data.idx.mirrors of params.yaml, or set it for one run: dvc exp run -S "
+        "'data.idx.mirrors=[/my/folder]'. Reasons:",
     )
 
 
 @retrying
 def _verified(read: Reader, name: str, digest: str) -> bytes:
-    sha256 = hashlib.sha256()
-    content = gather(gunzip(read(name)), also=sha256.update)
-    if sha256.hexdigest() != digest:
-        raise MirrorError(f"{name} has SHA-256 {sha256.hexdigest()}, expected {digest}")
+    content = gather(gunzip(read(name)))
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != digest:
+        raise MirrorError(f"{name} has SHA-256 {actual}, expected {digest}")
     return content
 
 
@@ -73,25 +76,21 @@ def _reader(mirror: str, timeout: float) -> Iterator[Reader]:
     if mirror.startswith(("http://", "https://")):
         yield lambda name: from_url(f"{mirror.rstrip('/')}/{name}.gz", timeout)
     elif mirror.startswith("npm:"):
-        # npm says nothing before it has the whole package.
+        # npm gives no data before it has the whole package, so it gets a longer timeout.
         with npm_package(mirror.removeprefix("npm:"), 10 * timeout) as read:
             yield read
     else:
         folder = Path(mirror).expanduser()
         if not folder.is_dir():
-            raise MirrorError("there is no such folder")
-        yield lambda name: from_file(_one_of(folder / name, folder / f"{name}.gz"))
+            raise MirrorError("the folder does not exist")
+        yield lambda name: from_file(_plain_or_gzip(folder / name))
 
 
-def _one_of(plain: Path, compressed: Path) -> Path:
-    return plain if plain.exists() else compressed
+def _plain_or_gzip(file: Path) -> Path:
+    return file if file.exists() else file.with_name(f"{file.name}.gz")
 
 
 def main() -> None:
     data = params.load().data
-    with whole_folder(FOLDER) as folder:
+    with atomic_directory(paths.IDX) as folder:
         download(data.idx.mirrors, data.idx.sha256, data.timeout, folder)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -3,9 +3,14 @@
     dvc repro evaluate
     dvc metrics show; dvc plots show
 
-Reads `data/network/`, `data/idx/` and `evaluate` in params.yaml; writes `data/evaluation/`:
-metrics.json, and to plot: predictions.csv (a row an image, in order), reliability.csv (a row a
-bin of confidence), robustness.csv (a row a corruption) and mistakes.png.
+The stage reads `data/network/`, `data/idx/`, and `data.classes` and `evaluate` in params.yaml. It
+writes `data/evaluation/`:
+
+- metrics.json
+- predictions.csv: one row for each image, in order
+- reliability.csv: one row for each bin of confidence
+- robustness.csv: one row for each corruption
+- mistakes.png: the most confident mistakes
 """
 
 import csv
@@ -18,16 +23,15 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from stages import corruptions, idx, metrics, network, params
-from stages.stage import StageError, run, whole_folder
+from stages.common import idx, image_corruptions, metrics, network, params, paths
+from stages.common.runner import StageError, atomic_directory
 
-FOLDER = Path("data/evaluation")
 METRICS, PREDICTIONS, MISTAKES = "metrics.json", "predictions.csv", "mistakes.png"
 RELIABILITY, ROBUSTNESS = "reliability.csv", "robustness.csv"
 
-GALLERY = (8, 4)  # most pictures across and down
-ZOOM = 4  # screen pixels along a pixel
-TILE = (144, 160)  # screen pixels of a picture with its two lines of text
+GALLERY = (8, 4)  # the largest number of columns and rows
+ZOOM = 4  # scale of the images
+TILE = (144, 160)  # width and height of an image with its caption, in pixels
 
 
 def evaluate(
@@ -37,22 +41,22 @@ def evaluate(
     rejected: list[int],
     robustness: dict[str, float],
 ) -> dict[str, Any]:
-    """The figures of metrics.json.
+    """Compute the content of metrics.json.
 
     Args:
-        probabilities: float32 (N, 10).
-        labels: uint8 (N,).
-        classes: the names of labels 0 to 9.
-        rejected: indices of images whose label is held to be wrong.
-        robustness: accuracy by corruption.
+        probabilities: The probability of each label, float32 (N, 10).
+        labels: The true labels, uint8 (N,).
+        classes: The names of labels 0 to 9.
+        rejected: The indices of images whose published label most reviewers reject.
+        robustness: The accuracy under each corruption, by its name.
 
     Raises:
-        StageError: `rejected` names an image that is not there.
+        StageError: `rejected` contains an index that the test split does not have.
     """
     if max(rejected, default=0) >= len(labels):
         raise StageError(
-            f"evaluate.rejected_labels holds {max(rejected)}, but the test split ends at "
-            f"{len(labels) - 1}"
+            f"evaluate.rejected_labels contains {max(rejected)}, but the last index of the test "
+            f"split is {len(labels) - 1}"
         )
     predictions = probabilities.argmax(1)
     accepted = np.delete(np.arange(len(labels)), rejected)
@@ -74,16 +78,17 @@ def evaluate(
 def gallery(
     images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, classes: list[str]
 ) -> Image.Image:
-    """Draw the mistakes made with most confidence, worst first.
+    """Draw the most confident mistakes, in order of confidence.
 
     Args:
         images: uint8 (N, 28, 28).
-        labels: uint8 (N,).
-        probabilities: float32 (N, 10).
-        classes: the names of labels 0 to 9.
+        labels: The true labels, uint8 (N,).
+        probabilities: The probability of each label, float32 (N, 10).
+        classes: The names of labels 0 to 9.
 
     Returns:
-        A grey picture; under each image its id, its label, the answer and the confidence.
+        A gray picture. The caption of each image shows its label, the prediction, its id and the
+        confidence.
     """
     predictions, confidence = probabilities.argmax(1), probabilities.max(1)
     wrong = np.flatnonzero(predictions != labels)
@@ -99,12 +104,12 @@ def gallery(
         side = 28 * ZOOM
         image = Image.fromarray(images[number]).resize((side, side), Image.Resampling.NEAREST)
         picture.paste(image, (left + (TILE[0] - side) // 2, top + 8))
-        said = (
+        caption = (
             f"{classes[labels[number]]} taken for {classes[predictions[number]]}\n"
             f"#{number}, {confidence[number]:.1%} sure"
         )
         middle = (left + TILE[0] / 2, top + side + 12)
-        draw.multiline_text(middle, said, 0, font, anchor="ma", align="center")
+        draw.multiline_text(middle, caption, 0, font, anchor="ma", align="center")
     return picture
 
 
@@ -117,30 +122,27 @@ def _write_table(file: Path, columns: tuple[str, ...], rows: Iterable[Iterable[o
 
 def main() -> None:
     chosen = params.load()
-    images, labels = idx.load(Path("data/idx"), "testing")
-    model = network.load(Path("data/network"))
-    seen = network.probabilities(model, images)
+    images, labels = idx.load(paths.IDX, "testing")
+    model = network.load(paths.NETWORK)
+    probabilities = network.probabilities(model, images)
     robustness = {
-        name: metrics.accuracy(network.probabilities(model, bad), labels)
-        for name, bad in corruptions.corrupted(images).items()
+        name: metrics.accuracy(network.probabilities(model, corrupted), labels)
+        for name, corrupted in image_corruptions.corrupted(images).items()
     }
     classes, rejected = chosen.data.classes, chosen.evaluate.rejected_labels
-    figures = evaluate(seen, labels, classes, rejected, robustness)
+    figures = evaluate(probabilities, labels, classes, rejected, robustness)
     figures["parameters"] = model.count_params()
     figures["multiply_adds"] = network.multiply_adds(model)
-    with whole_folder(FOLDER) as folder:
+    with atomic_directory(paths.EVALUATION) as folder:
         (folder / METRICS).write_text(json.dumps(figures, indent=2) + "\n")
-        answers = zip(labels.tolist(), seen.argmax(1).tolist(), strict=True)
-        _write_table(folder / PREDICTIONS, ("label", "prediction"), answers)
-        bins = map(astuple, metrics.calibration_bins(seen, labels))
+        predictions = zip(labels.tolist(), probabilities.argmax(1).tolist(), strict=True)
+        _write_table(folder / PREDICTIONS, ("label", "prediction"), predictions)
+        bins = map(astuple, metrics.calibration_bins(probabilities, labels))
         _write_table(folder / RELIABILITY, ("confidence", "accuracy", "images"), bins)
         rows = {"none": figures["accuracy"], **robustness}.items()
         _write_table(folder / ROBUSTNESS, ("corruption", "accuracy"), rows)
-        gallery(images, labels, seen, classes).save(folder / MISTAKES)
+        gallery(images, labels, probabilities, classes).save(folder / MISTAKES)
     print(
-        f"{figures['accuracy']:.2%} of {len(labels):,} test images right, {figures['errors']} wrong"
+        f"accuracy {figures['accuracy']:.2%} on {len(labels):,} test images, "
+        f"{figures['errors']} errors"
     )
-
-
-if __name__ == "__main__":
-    run(main)

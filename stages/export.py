@@ -1,14 +1,19 @@
-"""Export the trained network, if it is good enough, in the two forms that programs load.
+"""Export the trained network in two formats, if its test accuracy is high enough.
 
     dvc repro export
     saved_model_cli show --dir data/model --all
 
-Reads `data/network/`, `data/evaluation/`, `data/png/` and `export` in params.yaml. Writes
-`data/model/`, the artifact: a SavedModel with the signatures `serving_default` (images) and
-`recognize_png` (PNG files), and inside it the same network for LiteRT; and `data/mnistmodel/`, a
-frozen graph in a SavedModel for the TensorFlow C API; all take pixels of 0 to 255. Before they
-take their places a fresh process loads them and checks every PNG file of the test split against
-what evaluation answered. Last, `data/model_card.md` says what the model is for and how good it is.
+The stage reads `data/network/`, `data/evaluation/`, `data/png/` and `export` in params.yaml. It
+writes:
+
+- `data/model/`, the artifact: a SavedModel with the signatures `serving_default` (images) and
+  `recognize_png` (PNG files). It also contains the same network for LiteRT.
+- `data/mnistmodel/`: a frozen graph in a SavedModel for the TensorFlow C API.
+- `data/model_card.md`: the intended use, the metrics and the limits of the model.
+
+All inputs are pixels of 0 to 255. Before the stage replaces the previous outputs, a new process
+loads the exports, recognizes every PNG file of the test split, and compares the labels with the
+predictions of `evaluate`.
 """
 
 import csv
@@ -18,23 +23,19 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 
-from service.quiet import tf
-
 import keras
 import numpy as np
+import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from service import images, recognizer
-from service.silence import silence
-from stages import evaluate, network, params
-from stages.card import card
-from stages.stage import StageError, run, whole_folder, write_whole
+from service.recognition import engines, images
+from stages import evaluate
+from stages.common import network, params, paths
+from stages.common.model_card import model_card
+from stages.common.runner import StageError, atomic_directory, write_atomically
 
-PNG = Path("data/png/testing")
-CARD = Path("data/model_card.md")
-
-TOLERANCE = 1e-3  # most by which a probability of LiteRT may differ from TensorFlow's
+TOLERANCE = 1e-3  # largest allowed difference of a probability between LiteRT and TensorFlow
 
 Outputs = dict[str, tf.Tensor]
 
@@ -48,13 +49,27 @@ class Artifact(tf.Module):
 
     @tf.function(input_signature=[tf.TensorSpec((None, 28, 28), tf.uint8, "image")])
     def recognize(self, image: tf.Tensor) -> Outputs:
-        """Images, white ink on black, to `label` int64 (N,) and `probabilities` float32 (N, 10)."""
+        """Recognize images.
+
+        Args:
+            image: White ink on black, uint8 (N, 28, 28).
+
+        Returns:
+            `label`, int64 (N,), and `probabilities`, float32 (N, 10).
+        """
         probabilities = tf.nn.softmax(self.model(tf.cast(image, tf.float32), training=False))
         return {"label": tf.argmax(probabilities, 1), "probabilities": probabilities}
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "png_bytes")])
     def recognize_png(self, png_bytes: tf.Tensor) -> Outputs:
-        """PNG files of 28 x 28 pixels to the same."""
+        """Recognize PNG files.
+
+        Args:
+            png_bytes: The content of PNG files of 28 x 28 pixels, string (N,).
+
+        Returns:
+            The outputs of `recognize`.
+        """
         image = tf.map_fn(_decode_png, png_bytes, fn_output_signature=_IMAGE)
         return self.recognize(image)
 
@@ -67,39 +82,40 @@ def _decode_png(content: tf.Tensor) -> tf.Tensor:
 
 
 def export_artifact(model: keras.Model, folder: Path) -> None:
-    """Write the artifact; equal weights give equal bytes when a process does this first.
+    """Write the artifact to an empty folder.
 
-    `tf.saved_model.save` writes a random number into fingerprint.pb, which loaders do without,
-    and the maps of saved_model.pb in any order; so one is removed and the other written again.
+    Equal weights give equal bytes if this is the first export of the process. The output of
+    `tf.saved_model.save` is not reproducible (TensorFlow issue 54067): fingerprint.pb contains a
+    random number, and the order of the maps in saved_model.pb varies. This function removes
+    fingerprint.pb, which loaders do not need, and serializes saved_model.pb again.
     """
     module = Artifact(model)
-    signatures = {recognizer.SIGNATURE: module.recognize, "recognize_png": module.recognize_png}
+    signatures = {engines.SIGNATURE: module.recognize, "recognize_png": module.recognize_png}
     tf.saved_model.save(module, str(folder), signatures)
-    _convert(folder, folder / recognizer.FLATBUFFER)
+    _convert(folder, folder / engines.FLATBUFFER)
     (folder / "fingerprint.pb").unlink()
-    (folder / "assets").rmdir()  # empty, and so nothing that DVC would bring back
+    (folder / "assets").rmdir()  # DVC does not restore empty folders
     file = folder / "saved_model.pb"
     saved = SavedModel.FromString(file.read_bytes())
     file.write_bytes(saved.SerializeToString(deterministic=True))
 
 
 def _convert(saved_model: Path, file: Path) -> None:
-    """Write `serving_default` as a flatbuffer for LiteRT, in float32."""
+    """Convert `serving_default` to a LiteRT flatbuffer in float32."""
     loaded = tf.saved_model.load(str(saved_model))
-    function = loaded.signatures[recognizer.SIGNATURE]
-    # Not `from_saved_model`: what that makes of this network answers NaN.
+    function = loaded.signatures[engines.SIGNATURE]
+    # With `from_saved_model`, the converted network returns NaN.
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], loaded)
-    with silence():
-        flatbuffer = converter.convert()
+    flatbuffer = converter.convert()
     file.parent.mkdir()
     file.write_bytes(flatbuffer)
 
 
 def export_graph(model: keras.Model, folder: Path) -> None:
-    """Write the network for the C API: tag `model`, `inputdata` to `inference`.
+    """Write the network as a frozen graph for the TensorFlow C API, with the tag `model`.
 
-    `inputdata` is float32 (N, 784) of pixels 0 to 255, `inference` int64 (N,). The weights are
-    constants of the graph.
+    The operation `inputdata` takes pixels of 0 to 255, float32 (N, 784). The operation `inference`
+    returns labels, int64 (N,). The weights are constants of the graph.
     """
 
     @tf.function(input_signature=[tf.TensorSpec((None, 784), tf.float32, "inputdata")])
@@ -108,28 +124,34 @@ def export_graph(model: keras.Model, folder: Path) -> None:
 
     frozen = convert_variables_to_constants_v2(infer.get_concrete_function())
     with tf.Graph().as_default() as complete:
-        (answer,) = tf.graph_util.import_graph_def(
+        (labels,) = tf.graph_util.import_graph_def(
             frozen.graph.as_graph_def(), return_elements=[frozen.outputs[0].name], name=""
         )
-        tf.identity(answer, "inference")
+        tf.identity(labels, "inference")
     saved = SavedModel(saved_model_schema_version=1)
-    only = saved.meta_graphs.add(graph_def=complete.as_graph_def())
-    only.meta_info_def.tags.append("model")
+    meta_graph = saved.meta_graphs.add(graph_def=complete.as_graph_def())
+    meta_graph.meta_info_def.tags.append("model")
     (folder / "saved_model.pb").write_bytes(saved.SerializeToString(deterministic=True))
 
 
 def check(artifact: Path, graph: Path, png: Path, predictions: Path) -> int:
-    """Recognise every PNG file with all that was exported, as the service and the C API would.
+    """Recognize every PNG file of the test split with each export, and compare the results.
+
+    The code of the service decodes the PNG files.
 
     Args:
-        predictions: evaluation's table, a row for each image of the test split.
+        artifact: The exported artifact.
+        graph: The exported graph for the C API.
+        png: The folder of the test split's PNG files.
+        predictions: The predictions.csv of `evaluate`, with one row for each test image.
 
     Returns:
-        How many were compared.
+        The number of PNG files.
 
     Raises:
-        StageError: a file is missing, an answer is not the one that evaluation gave, or the
-            probabilities of LiteRT are not those of TensorFlow; the text names the first.
+        StageError: A PNG file is missing, a label differs from the prediction of `evaluate`, or a
+            probability of LiteRT differs from TensorFlow's by more than `TOLERANCE`. The text
+            names the first missing or differing file.
     """
     with predictions.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -139,25 +161,25 @@ def check(artifact: Path, graph: Path, png: Path, predictions: Path) -> int:
         raise StageError(f"{missing} is missing; run `dvc repro png`")
     pictures = np.stack([images.decode(file.read_bytes()) for file in files])
     expected = np.array([int(row["prediction"]) for row in rows])
-    labels, probabilities = recognizer.load(artifact, "tensorflow").recognize(pictures)
-    lite_labels, lite_probabilities = recognizer.load(artifact, "litert").recognize(pictures)
-    for export, answers in (
+    labels, probabilities = engines.load(artifact, "tensorflow").recognize(pictures)
+    lite_labels, lite_probabilities = engines.load(artifact, "litert").recognize(pictures)
+    for export, recognized in (
         (artifact, labels),
-        (artifact / recognizer.FLATBUFFER, lite_labels),
+        (artifact / engines.FLATBUFFER, lite_labels),
         (graph, _infer(graph, pictures)),
     ):
-        if (answers != expected).any():
-            first = int((answers != expected).argmax())
+        if (recognized != expected).any():
+            first = int((recognized != expected).argmax())
             raise StageError(
-                f"{export} takes {files[first]} for {answers[first]}, evaluation for "
-                f"{expected[first]}; run `dvc repro --force evaluate export`"
+                f"{export} recognizes {files[first]} as {recognized[first]}, but evaluate "
+                f"predicted {expected[first]}; run `dvc repro --force evaluate export`"
             )
     differences = np.abs(lite_probabilities - probabilities).max(1)
     if differences.max() > TOLERANCE:
         raise StageError(
-            f"{artifact / recognizer.FLATBUFFER} differs from TensorFlow by "
+            f"{artifact / engines.FLATBUFFER} differs from TensorFlow by "
             f"{differences.max():.2g} in a probability of {files[int(differences.argmax())]}; "
-            f"the most is {TOLERANCE}"
+            f"the limit is {TOLERANCE}"
         )
     return len(files)
 
@@ -169,33 +191,30 @@ def _infer(graph: Path, pictures: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     chosen = params.load()
-    metrics = json.loads((evaluate.FOLDER / evaluate.METRICS).read_text())
+    metrics = json.loads((paths.EVALUATION / evaluate.METRICS).read_text())
     accuracy = metrics["accuracy"]
     if accuracy < chosen.min_accuracy:
         key = f"export.min_accuracy.{chosen.network.kind}"
         raise StageError(
             f"the test accuracy of {accuracy} is below {key} ({chosen.min_accuracy}); "
-            "nothing was exported"
+            "the exported model is unchanged"
         )
-    model = network.load(Path("data/network"))
+    model = network.load(paths.NETWORK)
     with (
-        whole_folder(Path("data/model")) as artifact,
-        whole_folder(Path("data/mnistmodel")) as graph,
+        atomic_directory(paths.MODEL) as artifact,
+        atomic_directory(paths.GRAPH) as graph,
     ):
         try:
             export_artifact(model, artifact)
             export_graph(model, graph)
-            # It ends after this task, even if nobody is left to tell it to.
-            with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as fresh:
-                predictions = evaluate.FOLDER / evaluate.PREDICTIONS
-                count = fresh.submit(check, artifact, graph, PNG, predictions).result()
-        except tf.errors.OpError as error:  # such as a full disk
+            # With `max_tasks_per_child`, the process ends by itself even if this one is killed.
+            with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
+                png = paths.PNG / "testing"
+                predictions = paths.EVALUATION / evaluate.PREDICTIONS
+                count = pool.submit(check, artifact, graph, png, predictions).result()
+        except tf.errors.OpError as error:  # for example, the disk is full
             raise StageError(f"TensorFlow: {error.message.rpartition('}} ')[2]}") from error
         except BrokenProcessPool as error:
             raise StageError("the process that checks the export was killed") from error
-    write_whole(CARD, card(chosen, metrics))
-    print(f"exported; {count:,} PNG files give the labels that evaluation gave")
-
-
-if __name__ == "__main__":
-    run(main)
+    write_atomically(paths.MODEL_CARD, model_card(chosen, metrics).encode())
+    print(f"exported; the labels of {count:,} PNG files match the predictions of evaluate")

@@ -1,14 +1,17 @@
-"""Measure how well the network reads digits in pictures as people send them.
+"""Measure the accuracy on picture files of many formats and qualities, as users send them.
 
     dvc repro pictures
 
-Reads `data/network/`, `data/idx/` and `pictures` in params.yaml; writes `data/pictures/`:
-metrics.json (accuracy on the first test images in each variation, as PNG files and in the form
-that the service gets them), accuracy.csv to plot, and examples.png: each variation as it is
-sent, and below it what the network sees.
+The stage reads `data/network/`, `data/idx/` and `pictures` in params.yaml. It draws the first test
+images in several variations, decodes each picture with the code of the service, and writes
+`data/pictures/`:
 
-The code of `service.ink` was tuned on variations like those of `TUNED`, made of validation
-images; those of `HELD_OUT` were written afterwards, and nothing was changed for them.
+- metrics.json: the accuracy on the plain images and on each variation
+- accuracy.csv: the same figures as a table
+- examples.png: one picture of each variation, above the image that the network receives
+
+The authors tuned `service.recognition.preprocessing` on variations like those in `TUNED`, drawn
+from validation images. They added those in `HELD_OUT` afterwards, without further tuning.
 """
 
 import csv
@@ -17,39 +20,45 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
-from service import images
-from stages import idx, metrics, network, params
-from stages.stage import run, whole_folder
+from service.recognition import images
+from stages.common import idx, metrics, network, params, paths
+from stages.common.runner import atomic_directory
 
 SEED = 0
-TILE = 128  # screen pixels of an example
+TILE = 128  # width and height of an example, in pixels
 
 Picture = Image.Image
 Random = np.random.Generator
-Variation = Callable[[Picture, Random], bytes]  # of an image of MNIST: a file
+Variation = Callable[[Picture, Random], bytes]  # converts an MNIST image to a picture file
 
 
 def encoded(picture: Picture, kind: str = "PNG", **options: object) -> bytes:
+    """Encode a picture as a file.
+
+    Args:
+        picture: The picture to encode.
+        kind: The file format, by Pillow's name.
+        options: Options of Pillow for this format.
+    """
     buffer = io.BytesIO()
     picture.save(buffer, kind, **({"compress_level": 1} if kind == "PNG" else {}) | options)
     return buffer.getvalue()
 
 
-def _of_mode(mode: str, picture: Picture, random: Random) -> bytes:
+def _with_mode(mode: str, picture: Picture, random: Random) -> bytes:
     return encoded(picture.convert(mode))
 
 
-def _of_kind(kind: str, picture: Picture, random: Random) -> bytes:
+def _with_format(kind: str, picture: Picture, random: Random) -> bytes:
     return encoded(picture.convert("RGB"), kind)
 
 
-def _wide(picture: Picture, random: Random) -> bytes:
+def _sixteen_bits(picture: Picture, random: Random) -> bytes:
     return encoded(Image.fromarray(np.asarray(picture).astype(np.uint16) * 257))
 
 
@@ -61,7 +70,7 @@ def _inverted(picture: Picture, random: Random) -> bytes:
     return encoded(ImageOps.invert(picture))
 
 
-def _of_size(size: int, picture: Picture, random: Random) -> bytes:
+def _resized(size: int, picture: Picture, random: Random) -> bytes:
     return encoded(picture.resize((size, size), Image.Resampling.LANCZOS))
 
 
@@ -73,7 +82,19 @@ def _on_page(
     paper: float = 255,
     pen: float = 30,
 ) -> np.ndarray:
-    """A digit anywhere on a page: floating point (height, width)."""
+    """Draw a digit at a random position on a page.
+
+    Args:
+        picture: The digit, white ink on black.
+        random: The source of the position.
+        size: The width and height of the page, in pixels.
+        digit: The width and height of the digit, in pixels.
+        paper: The gray level of the paper, 0 to 255.
+        pen: The gray level of the ink, 0 to 255.
+
+    Returns:
+        Gray levels, float64 (height, width).
+    """
     ink = np.asarray(_enlarged(picture, digit), float) / 255
     page = np.full(size[::-1], paper, float)
     left, top = random.integers(0, size[0] - digit), random.integers(0, size[1] - digit)
@@ -82,11 +103,11 @@ def _on_page(
     return page
 
 
-def _off_centre(picture: Picture, random: Random) -> bytes:
+def _off_center(picture: Picture, random: Random) -> bytes:
     return _photo(_on_page(picture, random))
 
 
-def _small_off_centre(picture: Picture, random: Random) -> bytes:
+def _small_off_center(picture: Picture, random: Random) -> bytes:
     return _photo(_on_page(picture, random, digit=60))
 
 
@@ -97,21 +118,21 @@ def _in_shadow(picture: Picture, random: Random) -> bytes:
 
 
 def _slope(shape: tuple[int, ...], random: Random) -> np.ndarray:
-    """From one edge to the other, in any direction: about -0.5 to 0.5."""
+    """Return a linear gradient in a random direction, from about -0.5 to 0.5, float64 `shape`."""
     angle = random.uniform(0, 2 * np.pi)
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     return np.cos(angle) * (columns / shape[1] - 0.5) + np.sin(angle) * (rows / shape[0] - 0.5)
 
 
-def _transparent(grey: int, picture: Picture, random: Random) -> bytes:
-    drawn = Image.new("LA", (280, 280), grey)
+def _transparent(gray: int, picture: Picture, random: Random) -> bytes:
+    drawn = Image.new("LA", (280, 280), gray)
     drawn.putalpha(_enlarged(picture, 280))
     return encoded(drawn.convert("RGBA"))
 
 
 def _turned_by_exif(picture: Picture, random: Random) -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be shown a quarter turn to the right
+    exif[0x0112] = 6  # Orientation: viewers rotate the picture by 90 degrees clockwise
     turned = ImageOps.invert(_enlarged(picture, 112)).rotate(90)
     return encoded(turned, "JPEG", exif=exif)
 
@@ -121,22 +142,22 @@ def _with_stroke(morph: Callable[..., np.ndarray], picture: Picture, random: Ran
     return encoded(Image.fromarray(morph(np.asarray(_enlarged(picture, 280)), pen)))
 
 
-def _coloured(picture: Picture, random: Random) -> bytes:
-    """Blue ink on yellow paper, in a bad JPEG file."""
+def _colored(picture: Picture, random: Random) -> bytes:
+    """Draw blue ink on yellow paper, as a JPEG file of low quality."""
     ink = np.asarray(_enlarged(picture, 150), float)[..., np.newaxis] / 255
     page = np.array([250, 235, 150]) * (1 - ink) + np.array([30, 50, 160]) * ink
     return encoded(Image.fromarray(page.astype(np.uint8)), "JPEG", quality=25)
 
 
 def _chalk(picture: Picture, random: Random) -> bytes:
-    """Light and uneven on a dark board."""
+    """Draw light, uneven chalk on a dark board."""
     page = _on_page(picture, random, (500, 500), 200, paper=50, pen=200)
     rough = 1 + 0.25 * random.normal(size=page.shape)
     return _photo(50 + (page - 50) * rough + random.normal(0, 6, page.shape))
 
 
 def _blurred_in_a_corner(picture: Picture, random: Random) -> bytes:
-    """An upright photograph, out of focus, darker towards its edges."""
+    """Draw an upright photograph, out of focus and darker toward its edges."""
     page = _on_page(picture, random, (360, 640), 140, paper=210, pen=90)
     rows, columns = np.mgrid[-1 : 1 : page.shape[0] * 1j, -1 : 1 : page.shape[1] * 1j]
     lit = Image.fromarray((page * (1 - 0.25 * (rows**2 + columns**2))).astype(np.uint8))
@@ -144,23 +165,23 @@ def _blurred_in_a_corner(picture: Picture, random: Random) -> bytes:
 
 
 def _cut_close(picture: Picture, random: Random) -> bytes:
-    """Scissors along the ink."""
+    """Crop the picture along the ink."""
     return encoded(ImageOps.invert(_enlarged(picture.crop(picture.getbbox()), 90)))
 
 
 def _faint(picture: Picture, random: Random) -> bytes:
-    """A hard pencil."""
+    """Draw with a hard pencil."""
     return _photo(_on_page(picture, random, paper=235, pen=175))
 
 
 def _slanted(picture: Picture, random: Random) -> bytes:
-    """A sheet photographed from the side, in slanting light."""
+    """Draw a sheet photographed from the side, in slanting light."""
     page = _on_page(picture, random, (400, 400), 220, paper=190, pen=40)
     corners = np.array([[0, 0], [400, 0], [400, 400], [0, 400]], np.float32)
-    seen = corners + random.uniform(-35, 35, (4, 2)).astype(np.float32)
+    moved = corners + random.uniform(-35, 35, (4, 2)).astype(np.float32)
     slanted = cv2.warpPerspective(
         page,
-        cv2.getPerspectiveTransform(corners, seen),
+        cv2.getPerspectiveTransform(corners, moved),
         (400, 400),
         borderMode=cv2.BORDER_REPLICATE,
     )
@@ -170,7 +191,7 @@ def _slanted(picture: Picture, random: Random) -> bytes:
 
 
 def _half_in_shadow(picture: Picture, random: Random) -> bytes:
-    """Somebody's head is in the light."""
+    """Draw a page that is partly in a hard shadow."""
     page = _on_page(picture, random, paper=220, pen=50)
     shaded = np.where(_slope(page.shape, random) < 0.1, page, 0.7 * page)
     return _photo(cv2.GaussianBlur(shaded, (0, 0), 4) + random.normal(0, 3, page.shape))
@@ -187,21 +208,21 @@ def _photo(page: np.ndarray) -> bytes:
 
 
 TUNED: dict[str, Variation] = {
-    "RGB": partial(_of_mode, "RGB"),
-    "palette": partial(_of_mode, "P"),
-    "1 bit": partial(_of_mode, "1"),
-    "16 bits": _wide,
+    "RGB": partial(_with_mode, "RGB"),
+    "palette": partial(_with_mode, "P"),
+    "1 bit": partial(_with_mode, "1"),
+    "16 bits": _sixteen_bits,
     "CMYK JPEG": _cmyk,
-    "WebP": partial(_of_kind, "WEBP"),
-    "GIF": partial(_of_kind, "GIF"),
-    "BMP": partial(_of_kind, "BMP"),
+    "WebP": partial(_with_format, "WEBP"),
+    "GIF": partial(_with_format, "GIF"),
+    "BMP": partial(_with_format, "BMP"),
     "inverted": _inverted,
-    "14 pixels": partial(_of_size, 14),
-    "20 pixels": partial(_of_size, 20),
-    "100 pixels": partial(_of_size, 100),
-    "1000 pixels": partial(_of_size, 1000),
-    "off-centre": _off_centre,
-    "small, off-centre": _small_off_centre,
+    "14 pixels": partial(_resized, 14),
+    "20 pixels": partial(_resized, 20),
+    "100 pixels": partial(_resized, 100),
+    "1000 pixels": partial(_resized, 1000),
+    "off-centre": _off_center,
+    "small, off-centre": _small_off_center,
     "shadow and noise": _in_shadow,
     "transparent, white ink": partial(_transparent, 255),
     "transparent, black ink": partial(_transparent, 0),
@@ -213,7 +234,7 @@ TUNED: dict[str, Variation] = {
     "hard shadow": _half_in_shadow,
 }
 HELD_OUT: dict[str, Variation] = {
-    "blue on yellow": _coloured,
+    "blue on yellow": _colored,
     "chalk": _chalk,
     "faint pencil": _faint,
     "slanted photo": _slanted,
@@ -221,7 +242,15 @@ HELD_OUT: dict[str, Variation] = {
 
 
 def files(pictures: np.ndarray, variation: Variation) -> list[bytes]:
-    """Each image (N, 28, 28) in a variation, as a file; the same for the same images."""
+    """Convert each image to a file in one variation; equal images give equal files.
+
+    Args:
+        pictures: MNIST images, uint8 (N, 28, 28).
+        variation: The function that converts one image.
+
+    Returns:
+        The content of N files, in order.
+    """
     randoms = np.random.default_rng(SEED).spawn(len(pictures))
     drawn = [Image.fromarray(image) for image in pictures]
     with ThreadPoolExecutor() as threads:
@@ -229,67 +258,79 @@ def files(pictures: np.ndarray, variation: Variation) -> list[bytes]:
 
 
 def accuracy(
-    probabilities: Callable[[np.ndarray], np.ndarray], sent: list[bytes], labels: np.ndarray
+    probabilities: Callable[[np.ndarray], np.ndarray], contents: list[bytes], labels: np.ndarray
 ) -> float:
-    """The fraction that is read rightly; a picture that is refused is not."""
+    """Return the fraction of pictures that are recognized correctly.
+
+    A picture that the service rejects because it is blank counts as an error.
+
+    Args:
+        probabilities: The network, from images, uint8 (N, 28, 28), to probabilities, (N, 10).
+        contents: The content of N picture files.
+        labels: The true labels, uint8 (N,).
+    """
     with ThreadPoolExecutor() as threads:
-        seen = np.stack(list(threads.map(seen_of, sent)))
-    right = probabilities(seen).argmax(1) == labels
-    return float((right & seen.any((1, 2))).mean())
+        decoded = np.stack(list(threads.map(seen_of, contents)))
+    correct = probabilities(decoded).argmax(1) == labels
+    return float((correct & decoded.any((1, 2))).mean())
 
 
 def seen_of(content: bytes) -> np.ndarray:
-    """What the network sees of a picture; nothing of one that is refused."""
+    """Decode a picture file with the code of the service, as the network sees it.
+
+    Returns:
+        uint8 (28, 28). The image is black if the service rejects the picture as blank.
+    """
     try:
         return images.decode(content)
     except images.NoInkError:
         return np.zeros((28, 28), np.uint8)
 
 
-def examples(sent: dict[str, bytes]) -> Picture:
-    """What is sent, by its name, and below it what the network sees."""
+def examples(contents: dict[str, bytes]) -> Picture:
+    """Draw each picture with its name, and below it the image that the network receives.
+
+    Args:
+        contents: The content of a picture file for each name.
+    """
     across = 7
-    down = -(-len(sent) // across)
+    down = -(-len(contents) // across)
     sheet = Image.new("RGB", (across * (TILE + 8), down * (2 * TILE + 30)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
-    for place, (name, content) in enumerate(sent.items()):
+    for place, (name, content) in enumerate(contents.items()):
         left, top = place % across * (TILE + 8), place // across * (2 * TILE + 30)
         with Image.open(io.BytesIO(content)) as opened:
-            shown = ImageOps.exif_transpose(opened)
-            shown = shown.convert("RGBA" if shown.has_transparency_data else "RGB")
-        shown = ImageOps.contain(shown, (TILE, TILE))
+            picture = ImageOps.exif_transpose(opened)
+            picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+        picture = ImageOps.contain(picture, (TILE, TILE))
         draw.rectangle((left, top + 16, left + TILE, top + 16 + TILE), fill="#8ab")
-        mask = shown.getchannel("A") if shown.mode == "RGBA" else None
-        sheet.paste(shown, (left, top + 16), mask)
-        seen = Image.fromarray(seen_of(content)).resize((TILE, TILE), Image.Resampling.NEAREST)
-        sheet.paste(seen, (left, top + 18 + TILE))
+        mask = picture.getchannel("A") if picture.mode == "RGBA" else None
+        sheet.paste(picture, (left, top + 16), mask)
+        image = Image.fromarray(seen_of(content)).resize((TILE, TILE), Image.Resampling.NEAREST)
+        sheet.paste(image, (left, top + 18 + TILE))
         draw.text((left, top), name, "black", font)
     return sheet
 
 
 def main() -> None:
     count = params.load().pictures.images
-    pictures, labels = (part[:count] for part in idx.load(Path("data/idx"), "testing"))
-    probabilities = partial(network.probabilities, network.load(Path("data/network")))
+    pictures, labels = (part[:count] for part in idx.load(paths.IDX, "testing"))
+    probabilities = partial(network.probabilities, network.load(paths.NETWORK))
     plain = metrics.accuracy(probabilities(pictures), labels)
     figures: dict[str, dict[str, float]] = {"plain": {"PNG": plain}, "tuned": {}, "held_out": {}}
-    shown: dict[str, bytes] = {}
+    example_files: dict[str, bytes] = {}
     for group, variations in (("tuned", TUNED), ("held_out", HELD_OUT)):
         for name, variation in variations.items():
-            sent = files(pictures, variation)
-            figures[group][name] = accuracy(probabilities, sent, labels)
-            shown[name] = sent[len(shown) % len(sent)]
-    with whole_folder(Path("data/pictures")) as folder:
+            contents = files(pictures, variation)
+            figures[group][name] = accuracy(probabilities, contents, labels)
+            example_files[name] = contents[len(example_files) % len(contents)]
+    with atomic_directory(paths.PICTURES) as folder:
         (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
         with (folder / "accuracy.csv").open("w", newline="") as stream:
             table = csv.writer(stream, lineterminator="\n")
             table.writerow(("picture", "kind", "accuracy"))
             for group, accuracies in figures.items():
                 table.writerows((name, group, value) for name, value in accuracies.items())
-        examples(shown).save(folder / "examples.png")
-    worst = min((value, name) for part in figures.values() for name, value in part.items())
-    print(f"plain {plain:.2%}; the worst is {worst[1]}, {worst[0]:.2%}")
-
-
-if __name__ == "__main__":
-    run(main)
+        examples(example_files).save(folder / "examples.png")
+    worst, name = min((value, name) for part in figures.values() for name, value in part.items())
+    print(f"accuracy {plain:.2%} on plain images; lowest accuracy {worst:.2%} on {name}")

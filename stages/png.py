@@ -1,11 +1,12 @@
-"""Write the images as PNG files, `data/png/<split>/<label>/<id>.png`; id = index in the split.
+"""Write the images as PNG files, and check them against a published archive.
 
     dvc repro png
 
-Reads `data/idx/`, `data.png` and `data.timeout` in params.yaml; writes `data/png/`. No public
-digest of the archives is known, so an archive serves as a witness only: every image in it must
-equal the IDX image of its id. What is written is drawn from the IDX files, and so is the same for
-every mirror.
+The stage reads `data/idx/`, and `data.png` and `data.timeout` in params.yaml. It writes
+`data/png/<split>/<label>/<id>.png`, where the id is the index of the image in its split. The stage
+draws the PNG files from the IDX files, so the files are the same for every mirror. It uses an
+archive only for comparison, because no publisher gives a digest of its archive: every image in the
+archive must equal the IDX image with its id.
 """
 
 import io
@@ -19,63 +20,65 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from stages import idx, params
-from stages.idx import Split
-from stages.mirrors import (
-    MirrorError,
-    from_file,
-    from_url,
-    gather,
-    retrying,
-    try_in_order,
-)
-from stages.stage import run, whole_folder
+from stages.common import idx, params, paths
+from stages.common.idx import Split
+from stages.common.mirrors import MirrorError, from_file, from_url, gather, retrying, try_in_order
+from stages.common.runner import atomic_directory
 
-FOLDER = Path("data/png")
 MEMBER = re.compile(r"(?:.*/)?(training|testing)/([0-9])/([0-9]{1,9})\.png")
 
 
 def compare(archive: bytes, splits: dict[str, Split]) -> None:
-    """Check that a tar archive of PNG files holds exactly the images of `splits`.
+    """Check that a tar archive of PNG files contains exactly the images of `splits`.
 
-    Members are read in memory; no path in the archive is ever written to.
+    The function reads the members in memory and extracts no file, so paths in the archive are
+    harmless. It ignores the other splits of the archive.
+
+    Args:
+        archive: The content of the archive, which may be compressed.
+        splits: The expected images, uint8 (N, 28, 28), and labels, uint8 (N,), by split.
 
     Raises:
-        MirrorError: it is not such an archive, an image is missing, or one differs; the text
-            names the first.
+        MirrorError: The archive is damaged, or an image is missing, differs, or has no IDX image.
+            The text names the first such image.
     """
-    seen = {split: np.zeros(len(labels), bool) for split, (_, labels) in splits.items()}
-    total = sum(map(len, seen.values()))
+    compared = {split: np.zeros(len(labels), bool) for split, (_, labels) in splits.items()}
+    total = sum(map(len, compared.values()))
     try:
         with (
             tarfile.open(fileobj=io.BytesIO(archive)) as members,
             tqdm(desc="comparing", total=total, unit="PNG", leave=False, disable=None) as bar,
         ):
             for member in members:
-                found = MEMBER.fullmatch(member.name)
-                if not (found and member.isfile() and found[1] in splits):
+                match = MEMBER.fullmatch(member.name)
+                if not (match and member.isfile() and match[1] in splits):
                     continue
-                split, label, number = found[1], int(found[2]), int(found[3])
+                split, label, number = match[1], int(match[2]), int(match[3])
                 images, labels = splits[split]
                 name = f"{split}/{label}/{number}.png"
                 if number >= len(labels) or labels[number] != label:
                     raise MirrorError(f"{name} has no counterpart in the IDX files")
                 stream = members.extractfile(member)
-                assert stream is not None  # a regular file always has one
+                assert stream is not None  # a regular file always has a stream
                 if not np.array_equal(_pixels(stream.read(), name), images[number]):
                     raise MirrorError(f"{name} differs from image {number} of the IDX files")
-                seen[split][number] = True
+                compared[split][number] = True
                 bar.update()
     except (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise MirrorError(f"not a readable tar archive ({error})") from error
     for split, (_, labels) in splits.items():
-        if not seen[split].all():
-            number = int(seen[split].argmin())
+        if not compared[split].all():
+            number = int(compared[split].argmin())
             raise MirrorError(f"{split}/{labels[number]}/{number}.png is missing")
 
 
 def render(splits: dict[str, Split], folder: Path) -> None:
-    """Draw every image of `splits` as `folder/<split>/<label>/<id>.png`, 8-bit grey."""
+    """Write every image to `folder/<split>/<label>/<id>.png`, with 8-bit gray pixels.
+
+    Args:
+        splits: Images, uint8 (N, 28, 28), and labels, uint8 (N,), by split.
+        folder: An existing folder.
+    """
     total = sum(len(labels) for _, labels in splits.values())
     with tqdm(desc="writing", total=total, unit="PNG", leave=False, disable=None) as bar:
         for split, (images, labels) in splits.items():
@@ -104,8 +107,7 @@ def _archive(mirror: str, timeout: float) -> bytes:
 
 def main() -> None:
     data = params.load().data
-    png = data.png
-    splits: dict[str, Split] = {split: idx.load(Path("data/idx"), split) for split in png.splits}
+    splits: dict[str, Split] = {split: idx.load(paths.IDX, split) for split in data.png.splits}
 
     def attempt(mirror: str) -> None:
         if mirror != "render":
@@ -113,14 +115,10 @@ def main() -> None:
             print(f"{mirror}: every image equals its IDX image", flush=True)
 
     try_in_order(
-        png.mirrors,
+        data.png.mirrors,
         attempt,
-        "No archive agrees with the IDX files. Add `render` to data.png.mirrors of params.yaml "
-        "to go without one. Tried:",
+        "No archive matches the IDX files. To skip the comparison, add `render` to "
+        "data.png.mirrors of params.yaml. Reasons:",
     )
-    with whole_folder(FOLDER) as folder:
+    with atomic_directory(paths.PNG) as folder:
         render(splits, folder)
-
-
-if __name__ == "__main__":
-    run(main)

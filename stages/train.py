@@ -3,31 +3,31 @@
     dvc repro train
     dvc exp run -S train.epochs=3 -S network.kind=mlp
 
-Reads `data/idx/`, `network` and `train` in params.yaml; writes `data/network/` (architecture and
-weights) and `data/training/` (loss and accuracy after each epoch). A run that was interrupted goes
-on after its last whole epoch. Many workers give the network that one gives, to rounding: of each
-batch, every replica computes the losses of its own rows, and all add up their gradients.
+The stage reads `data/idx/`, and `network` and `train` in params.yaml. It writes `data/network/`
+(architecture and weights) and `data/training/` (loss and accuracy after each epoch). An interrupted
+run resumes after its last whole epoch.
+
+Several workers train the same network as one, except for rounding: each replica computes the
+losses of its own rows of a batch, and the replicas sum their gradients.
 """
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
-
-from service.quiet import tf
 
 import keras
 import numpy as np
+import tensorflow as tf
 from dvclive import Live
 from tqdm import tqdm
 
-from stages import checkpoint, distribute, idx, metrics, network, params
-from stages.augment import distort, nothing, transforms
-from stages.checkpoint import Figures
-from stages.idx import Split
-from stages.stage import StageError, run, whole_folder
+from stages.common import checkpoint, distribute, idx, metrics, network, params, paths
+from stages.common.augment import background, distort, transforms
+from stages.common.checkpoint import Figures
+from stages.common.idx import Split
+from stages.common.runner import StageError, atomic_directory
 
-STEPS_A_CALL = 25  # so many steps run without Python in between; the progress bar moves after each
+STEPS_PER_CALL = 25  # steps in one call of TensorFlow; the progress bar moves after each call
 
-NO_LABEL = -1  # of a picture of nothing
+NO_LABEL = -1  # the label of a background image
 
 
 def train(
@@ -40,24 +40,32 @@ def train(
     after_epoch: Callable[[Figures], None],
     key: np.ndarray | None = None,
 ) -> keras.Model:
-    """Train `model`, on all replicas of the `tf.distribute` strategy in whose scope it was built.
+    """Train a network on all replicas of the `tf.distribute` strategy in whose scope it was built.
 
     Args:
-        model: the network, (N, 28, 28) pixels to (N, 10) logits; its weights change.
-        after_epoch: called by the chief with `train/loss`, `train/accuracy`, `validation/loss`
-            and `validation/accuracy`. Training figures are of distorted images, as seen on the way.
-        key: of `checkpoint.key`; with it, the run goes on where one with this key was interrupted.
+        model: The network, from pixels (N, 28, 28) to logits (N, 10). Its weights change.
+        training: The images to train on, uint8 (N, 28, 28), and their labels, uint8 (N,).
+        validation: The images to measure on after each epoch, in the same form.
+        recipe: The hyperparameters.
+        epochs: The number of passes over the training images.
+        seed: The seed of the order of the images and of their augmentation.
+        after_epoch: The function that the chief calls after each epoch. Its argument contains
+            `train/loss`, `train/accuracy`, `validation/loss` and `validation/accuracy`. The
+            training metrics are means over the steps of the epoch, on augmented images.
+        key: The result of `checkpoint.key`, or None. With a key, the run saves checkpoints and
+            resumes from a checkpoint that has this key.
 
     Returns:
-        The network whose weights are the moving average of those of `model`; it has no strategy.
+        A network whose weights are the moving average of the weights of `model`. It does not
+        belong to the strategy.
 
     Raises:
-        StageError: there are fewer images than one batch, or less than one for each replica, or
-            the loss is no longer a number.
+        StageError: The images do not fill a batch, a batch has fewer images than there are
+            replicas, or the loss is not finite.
     """
     images, labels = training
     batch = recipe.batch_size
-    steps = len(labels) // batch  # of an epoch
+    steps = len(labels) // batch  # steps in an epoch
     if steps == 0:
         raise StageError(f"batch_size is {batch}, but there are {len(labels)} images to train on")
     strategy = model.distribute_strategy
@@ -69,12 +77,12 @@ def train(
     average.set_weights(model.get_weights())
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = replicas > 1  # statistics are those of the whole batch
+            layer.synchronized = replicas > 1  # use the statistics of the whole batch
     with strategy.scope():
         optimizer = _optimizer(recipe, epochs * steps, model)
     state = [*model.variables, *average.variables, *optimizer.variables]
-    history: list[Figures] = []  # of the epochs that are done; of the chief alone
-    before = 0  # the epochs that an interrupted run did
+    history: list[Figures] = []  # figures of the finished epochs; empty except on the chief
+    before = 0  # epochs that the interrupted run finished
     if key is not None:
         before, history = checkpoint.restore(key, state, strategy)
     for figures in history:
@@ -87,15 +95,15 @@ def train(
     )
     advance = _stepper(model, average, optimizer, recipe, batches)
 
-    silent = None if chief else True  # None is where there is no terminal
+    silent = None if chief else True  # with None, tqdm shows the bar on a terminal only
     with tqdm(total=epochs * steps, initial=before * steps, unit="step", disable=silent) as bar:
         for epoch in range(before + 1, epochs + 1):
             bar.set_description(f"epoch {epoch}/{epochs}")
             loss, hits, done = 0.0, 0, 0
             while done < steps:
-                count = min(STEPS_A_CALL, steps - done)
-                more_loss, more_hits = advance(tf.constant(count))
-                loss, hits, done = loss + float(more_loss), hits + int(more_hits), done + count
+                count = min(STEPS_PER_CALL, steps - done)
+                call_loss, call_hits = advance(tf.constant(count))
+                loss, hits, done = loss + float(call_loss), hits + int(call_hits), done + count
                 figures = {"train/loss": loss / done, "train/accuracy": hits / (done * batch)}
                 bar.set_postfix(loss=f"{loss / done:.4f}", accuracy=f"{hits / (done * batch):.4f}")
                 bar.update(count)
@@ -103,9 +111,9 @@ def train(
                 raise StageError(f"the loss of epoch {epoch} is {loss}; lower the learning_rate")
             if not chief:
                 continue
-            seen = network.probabilities(average, validation[0])
-            figures["validation/loss"] = metrics.cross_entropy(seen, validation[1])
-            figures["validation/accuracy"] = metrics.accuracy(seen, validation[1])
+            probabilities = network.probabilities(average, validation[0])
+            figures["validation/loss"] = metrics.cross_entropy(probabilities, validation[1])
+            figures["validation/accuracy"] = metrics.accuracy(probabilities, validation[1])
             after_epoch(figures)
             history.append(figures)
             if key is not None:
@@ -120,30 +128,34 @@ def _stepper(
     recipe: params.Recipe,
     batches: Iterator[tuple[tf.Tensor, tf.Tensor]],
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """Make the function that takes so many steps, all in one call of TensorFlow.
+    """Create a function that runs a number of training steps in one call of TensorFlow.
 
-    It returns the sum of the steps' losses and the number of images that were answered rightly.
+    The function returns the sum of the losses of the steps, and the number of images that the
+    network recognized correctly.
     """
     strategy = model.distribute_strategy
-    count_of_all = recipe.batch_size + _extra(recipe)
+    batch_images = recipe.batch_size + _background_count(recipe)
 
     def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """One replica's part of one step."""
+        """Run one step on one replica."""
         smoothing = tf.where(labels == NO_LABEL, 1.0, recipe.label_smoothing)[:, tf.newaxis]
         targets = tf.one_hot(labels, 10) * (1 - smoothing) + smoothing / 10
         with tf.GradientTape() as tape:
             logits = model(tf.cast(images, model.compute_dtype), training=True)
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
-            loss = tf.reduce_sum(losses) / count_of_all
+            loss = tf.reduce_sum(losses) / batch_images
         gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply(gradients, model.trainable_variables)  # sums over the replicas
+        optimizer.apply(gradients, model.trainable_variables)  # sums the gradients of all replicas
         hits = tf.reduce_sum(tf.cast(tf.argmax(logits, 1, tf.int32) == labels, tf.int32))
         return loss, hits
 
-    def follow() -> None:
-        """Move the average; early on it reaches back over a tenth of the steps so far only."""
+    def update_average() -> None:
+        """Update the moving average of the weights.
+
+        In the first steps, the average covers only about a tenth of the steps so far.
+        """
         done = tf.cast(optimizer.iterations.value, model.compute_dtype)
-        decay = tf.minimum(done / (10 + done), recipe.averaging)
+        decay = tf.minimum(done / (10 + done), recipe.ema_decay)
         for mean, value in zip(average.variables, model.variables, strict=True):
             mean.value.assign_add((value.value - mean.value) * (1 - decay))
 
@@ -154,18 +166,19 @@ def _stepper(
             loss, hit = strategy.run(step, args=next(batches))
             losses += strategy.reduce("SUM", loss, axis=None)
             hits += strategy.reduce("SUM", hit, axis=None)
-            follow()
+            update_average()
         return losses, hits
 
     return advance
 
 
 def _optimizer(recipe: params.Recipe, steps: int, model: keras.Model) -> keras.optimizers.Optimizer:
-    """AdamW (Loshchilov and Hutter, 2019): linear warm-up, then a cosine down to 0.
+    """Create an AdamW optimizer with a linear warm-up, then a cosine decay of the rate to 0.
 
-    Biases and the parameters of batch normalisation do not decay.
+    AdamW is from Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019. Weight decay
+    does not apply to biases and to the parameters of batch normalization.
     """
-    warmup = round(steps * recipe.warmup)
+    warmup = round(steps * recipe.warmup_fraction)
     rate = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup else recipe.learning_rate,
         warmup_target=recipe.learning_rate if warmup else None,
@@ -179,19 +192,19 @@ def _optimizer(recipe: params.Recipe, steps: int, model: keras.Model) -> keras.o
 
 
 def _order(count: int, batch: int, epochs: int, seed: int) -> np.ndarray:
-    """Which image is where in which step: int32 (steps, batch), shuffled anew each epoch.
+    """Return the indices of the images in each step, int32 (steps, batch).
 
-    The last images of an epoch that fill no batch are left out of it.
+    Each epoch has a new random order. The images at its end that do not fill a batch are left out.
     """
-    random = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     full = count - count % batch
-    shuffled = [random.permutation(count)[:full].reshape(-1, batch) for _ in range(epochs)]
+    shuffled = [rng.permutation(count)[:full].reshape(-1, batch) for _ in range(epochs)]
     return np.concatenate(shuffled).astype(np.int32)
 
 
-def _extra(recipe: params.Recipe) -> int:
-    """The number of pictures of nothing in a batch."""
-    return round(recipe.batch_size * recipe.nothing)
+def _background_count(recipe: params.Recipe) -> int:
+    """Return the number of background images in a batch."""
+    return round(recipe.batch_size * recipe.background_fraction)
 
 
 def _batches(
@@ -203,18 +216,21 @@ def _batches(
     first: int,
     context: tf.distribute.InputContext,
 ) -> tf.data.Dataset:
-    """What the replicas of one worker compute, from step `first` on: uint8 (n, 28, 28), int32 (n,).
+    """Create the data set of one worker, from step `first` on.
 
-    The split stays in memory once, as tensors from which each step gathers its rows. What is
-    random is drawn for the whole batch, so that an image is the same whichever replica has it.
+    An element is the share of one replica in one step: images, uint8 (n, 28, 28), and labels, int32
+    (n,). The training split is in memory once, as tensors from which each step gathers its rows.
+    Each replica draws the random numbers of the whole batch, so that the augmentation of an image
+    does not depend on the replica.
     """
     all_images, all_labels = tf.constant(images), tf.constant(labels, tf.int32)
     all_rows = tf.constant(order)
     replicas = context.num_replicas_in_sync
-    here = replicas // context.num_input_pipelines  # replicas of this worker
+    own_replicas = replicas // context.num_input_pipelines  # replicas of this worker
 
     def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        step, replica = number // here, context.input_pipeline_id * here + number % here
+        step = number // own_replicas
+        replica = context.input_pipeline_id * own_replicas + number % own_replicas
 
         def share(rows: tf.Tensor) -> tf.Tensor:
             count = len(rows)
@@ -224,18 +240,19 @@ def _batches(
             return own
 
         rows = share(all_rows[step])
-        chosen = tf.gather(all_images, rows)
-        if not recipe.augment.nothing:
-            drawn = transforms(recipe.batch_size, recipe.augment, tf.stack([seed, step]))
-            chosen = distort(chosen, share(drawn))
-        empty = share(nothing(_extra(recipe), tf.stack([seed + 1, step])))
+        digits = tf.gather(all_images, rows)
+        if not recipe.augment.is_identity:
+            coefficients = transforms(recipe.batch_size, recipe.augment, tf.stack([seed, step]))
+            digits = distort(digits, share(coefficients))
+        backgrounds = share(background(_background_count(recipe), tf.stack([seed + 1, step])))
+        no_labels = tf.fill([len(backgrounds)], NO_LABEL)
         return (
-            tf.concat([chosen, empty], axis=0),
-            tf.concat([tf.gather(all_labels, rows), tf.fill([len(empty)], NO_LABEL)], axis=0),
+            tf.concat([digits, backgrounds], axis=0),
+            tf.concat([tf.gather(all_labels, rows), no_labels], axis=0),
         )
 
     return (
-        tf.data.Dataset.range(first * here, len(order) * here)
+        tf.data.Dataset.range(first * own_replicas, len(order) * own_replicas)
         .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
@@ -244,23 +261,26 @@ def _batches(
 def main() -> None:
     chosen = params.load()
     strategy = distribute.choose(chosen.train.strategy)
-    with distribute.end_with_the_others(strategy):
+    with distribute.reporting_lost_workers(strategy):
         _run(chosen, strategy)
 
 
 def _run(chosen: params.Params, strategy: tf.distribute.Strategy) -> None:
-    images, labels = idx.load(Path("data/idx"), "training")
-    cut = len(labels) - chosen.train.validation
+    images, labels = idx.load(paths.IDX, "training")
+    cut = len(labels) - chosen.train.validation_size
     if cut <= 0:
-        raise StageError(f"train.validation leaves nothing of {len(labels)} images to train on")
+        raise StageError(
+            f"train.validation_size is {chosen.train.validation_size}, but the training split has "
+            f"only {len(labels)} images"
+        )
     key = checkpoint.key(chosen, (images, labels))
     if not np.array_equal(distribute.from_chief(strategy, key), key):
-        raise StageError("this worker's params, data, code or libraries are not those of the chief")
+        raise StageError("this worker's params, data, code or libraries differ from the chief's")
     keras.utils.set_random_seed(chosen.train.seed)
     with strategy.scope():
         model = network.build(chosen.network)
 
-    def trained(after_epoch: Callable[[Figures], None]) -> keras.Model:
+    def run_training(after_epoch: Callable[[Figures], None]) -> keras.Model:
         return train(
             model,
             (images[:cut], labels[:cut]),
@@ -273,11 +293,11 @@ def _run(chosen: params.Params, strategy: tf.distribute.Strategy) -> None:
         )
 
     if not distribute.is_chief(strategy):
-        trained(lambda figures: None)
+        run_training(lambda figures: None)
         return
     with (
-        whole_folder(Path("data/network")) as folder,
-        whole_folder(Path("data/training")) as curves,
+        atomic_directory(paths.NETWORK) as folder,
+        atomic_directory(paths.TRAINING) as curves,
         Live(str(curves), dvcyaml=False, save_dvc_exp=False) as live,
     ):
         points: dict[str, list[dict[str, object]]] = {"loss": [], "accuracy": []}
@@ -288,17 +308,13 @@ def _run(chosen: params.Params, strategy: tf.distribute.Strategy) -> None:
                 split, figure = name.split("/")
                 live.log_metric(name, value, plot=False)
                 points[figure].append({"epoch": epoch, "split": split, figure: value})
-            for figure, so_far in points.items():
-                live.log_plot(figure, so_far, x="epoch", y=figure, template="curves")
-            said = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-            tqdm.write(f"epoch {epoch}/{chosen.train.epochs}: {said}")
+            for figure, rows in points.items():
+                live.log_plot(figure, rows, x="epoch", y=figure, template="curves")
+            text = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+            tqdm.write(f"epoch {epoch}/{chosen.train.epochs}: {text}")
             live.next_step()
 
-        average = trained(after_epoch)
+        average = run_training(after_epoch)
         network.calibrate(average, images[cut:], labels[cut:])
         network.save(average, folder)
     checkpoint.remove()
-
-
-if __name__ == "__main__":
-    run(main)

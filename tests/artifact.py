@@ -1,23 +1,24 @@
-"""Make a small artifact and the lock file that pins it, without DVC: all that a service needs.
+"""Make a small artifact and the dvc.lock that pins it, as the service needs them, without DVC.
 
     python -m tests.artifact FOLDER
 
-The network is an mlp that saw the slice in tests/mnist three times. Besides data/model and dvc.lock
-the folder gets predictions.npy: the labels, int64 (500,), that Keras gives the test images.
+The network is an mlp that trains for three epochs on the slice in tests/mnist. The program writes
+data/model, dvc.lock and predictions.npy, which contains the labels that Keras predicts for the test
+images, int64 (500,).
 """
 
 import hashlib
 import sys
 from pathlib import Path
 
-from service.quiet import tf
-
 import keras
 import numpy as np
+import tensorflow as tf
 import yaml
 
-from service import pin
-from stages import export, network, params
+from service.recognition import pin
+from stages import export
+from stages.common import network, params
 from tests.conftest import load_slice
 
 EPOCHS, BATCH = 3, 20
@@ -46,7 +47,7 @@ def train() -> keras.Model:
 
 
 def lock(artifact: Path) -> dict[str, object]:
-    """The part of dvc.lock that pins the artifact."""
+    """Return the part of dvc.lock that pins the artifact."""
     files = {
         file.relative_to(artifact).as_posix(): hashlib.md5(file.read_bytes()).hexdigest()
         for file in artifact.rglob("*")

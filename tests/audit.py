@@ -1,8 +1,8 @@
-"""Look for known vulnerabilities in what requirements.txt locks: python -m tests.audit
+"""Check the packages in requirements.txt for known vulnerabilities: python -m tests.audit.
 
-Options go on to pip-audit: --ignore-vuln=ID, --vulnerability-service=osv and so on. The exit status
-is 0 if nothing is known of any package, 1 if something is, and 3 if no answer was had for some.
-pip-audit alone ends with 0 as well where its source answers but does not know a single package.
+The script passes its options to pip-audit: --ignore-vuln=ID, --vulnerability-service=osv and so on.
+The exit status is 0 if no package has a known vulnerability, 1 if one has, and 3 if a package could
+not be checked. pip-audit 2.10 alone also exits with 0 if its source knows none of the packages.
 """
 
 import json
@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import Any
 
-FOUND = 1
+VULNERABLE = 1
 UNCHECKED = 3
 COMMAND = [
     *(sys.executable, "-m", "pip_audit", "--requirement=requirements.txt", "--require-hashes"),
@@ -22,9 +22,9 @@ def main() -> None:
     done = subprocess.run([*COMMAND, *sys.argv[1:]], capture_output=True, text=True, check=False)
     try:
         packages = json.loads(done.stdout)["dependencies"]
-    except ValueError:  # it gave up
-        reason = (done.stderr.strip() or "pip-audit said nothing").splitlines()[-1]
-        print(f"audit: NOT CHECKED: pip-audit gave up: {reason}")
+    except ValueError:  # pip-audit printed no JSON
+        reason = (done.stderr.strip() or "it printed no error").splitlines()[-1]
+        print(f"audit: NOT CHECKED: pip-audit failed: {reason}")
         sys.exit(UNCHECKED)
     lines, status = report(packages)
     print(*lines, sep="\n")
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def report(packages: list[dict[str, Any]]) -> tuple[list[str], int]:
-    """Turn pip-audit's list of packages into what is printed and the exit status."""
+    """Convert pip-audit's list of packages to the lines to print and the exit status."""
     lines = [
         f"audit: {package['name']} {package['version']}: {vulnerability['id']}, fixed in "
         f"{' or '.join(vulnerability['fix_versions']) or 'no version yet'}"
@@ -40,12 +40,12 @@ def report(packages: list[dict[str, Any]]) -> tuple[list[str], int]:
         for vulnerability in package.get("vulns", ())
     ]
     reasons = [package["skip_reason"] for package in packages if "skip_reason" in package]
-    status = FOUND if lines else UNCHECKED if reasons else 0
+    status = VULNERABLE if lines else UNCHECKED if reasons else 0
     if reasons:
         count = f"{len(reasons)} of {len(packages)} packages"
-        lines.append(f"audit: NOT CHECKED: {count}; of the first: {reasons[0]}")
+        lines.append(f"audit: NOT CHECKED: {count}; first reason: {reasons[0]}")
     if not lines:
-        lines.append(f"audit: nothing is known of any of {len(packages)} packages")
+        lines.append(f"audit: no known vulnerabilities in {len(packages)} packages")
     return lines, status
 
 

@@ -1,9 +1,9 @@
-"""Real parts, made once: a DVC repository on a slice of MNIST, and a server over its artifact.
+"""Shared fixtures: a DVC repository with a slice of MNIST, and a server with its artifact.
 
-tests/mnist/ holds the first 2,000 training and the first 500 test images of MNIST,
-tests/fashion_mnist/ the first 600 and 200 of Fashion-MNIST (MIT licence, Zalando SE).
+tests/mnist/ contains the first 2,000 training images and the first 500 test images of MNIST.
+tests/fashion_mnist/ contains the first 600 and 200 of Fashion-MNIST (MIT license, Zalando SE).
 
-A run of the pipeline takes a minute, so pytest's cache keeps its outputs: the next session with the
+A run of the pipeline takes a minute, so pytest's cache keeps its outputs. The next session with the
 same code, parameters, data and packages copies them. Remove them with `pytest --cache-clear`.
 """
 
@@ -33,10 +33,12 @@ from flask import Flask
 from hypothesis import settings
 from requests.adapters import HTTPAdapter
 
-from service import app, pin
-from service.limits import Limits
-from service.model import Model
-from stages import idx, png
+from service.api import app
+from service.api.limits import Limits
+from service.recognition import pin
+from service.served_model import Model
+from stages import png
+from stages.common import idx
 
 PROJECT = Path(__file__).parent.parent
 MNIST = Path(__file__).parent / "mnist"
@@ -61,11 +63,11 @@ ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 START_TIMEOUT = 60  # seconds
-# Of the tests that use these fixtures.
+# The markers of tests that use these fixtures.
 MARKERS = {"repository": "pipeline", "server": "server", "cluster": "slow"}
 RESERVED: list[socket.socket] = []  # see `free_port`
 
-# Hypothesis would fail an example that takes 200 ms, as any may on a busy machine.
+# Hypothesis fails an example that takes 200 ms, which may happen on a busy machine.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
@@ -80,21 +82,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def program(name: str, package: str) -> str:
-    """The path of a program. Without it the test is skipped, or fails where CI is set."""
-    found = shutil.which(name, path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
-    if found is None:
+    """Return the path of a program. If it is missing, skip the test, or fail it if CI is set."""
+    path = shutil.which(name, path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
+    if path is None:
         (pytest.fail if "CI" in os.environ else pytest.skip)(f"needs {name} (Debian: {package})")
-    return found
+    return path
 
 
 @dataclass(frozen=True)
 class Repository:
-    """A git and DVC repository that holds the program."""
+    """A git and DVC repository that contains the program."""
 
     path: Path
 
     def run(self, *command: str, status: int | None = 0) -> str:
-        """Run a command there; return what it printed. `status` None takes any exit status."""
+        """Run a command in the repository, and return its output.
+
+        Args:
+            command: The program and its arguments.
+            status: The expected exit status, or None to accept any.
+        """
         done = subprocess.run(
             command,
             cwd=self.path,
@@ -109,30 +116,31 @@ class Repository:
         return done.stdout
 
     def edit_params(self, edit: Callable[[Params], None]) -> None:
+        """Let a function change the content of params.yaml."""
         file = self.path / "params.yaml"
         content = yaml.safe_load(file.read_text())
         edit(content)
         file.write_text(yaml.safe_dump(content, sort_keys=False))
 
     def clone(self, path: Path) -> "Repository":
-        """A copy with its own history, DVC cache and data."""
+        """Return a copy with its own history, DVC cache and data."""
         shutil.copytree(self.path, path, symlinks=True)
         return Repository(path)
 
 
 def slice_params(params: Params) -> None:
-    """Turn the project's params into those of a run of seconds on the slice."""
+    """Change the project's params so that a run on the slice takes seconds."""
     take_from(params, MNIST)
     params["data"]["png"]["mirrors"] = ["render"]
-    params["train"].update(epochs=3, validation=200)
-    params["train"]["cnn"].update(batch_size=50, averaging=0.95)
+    params["train"].update(epochs=3, validation_size=200)
+    params["train"]["cnn"].update(batch_size=50, ema_decay=0.95)
     params["evaluate"]["rejected_labels"] = [3, 5]
     params["pictures"]["images"] = 20
     params["export"]["min_accuracy"] = {"cnn": 0.85, "mlp": 0.5}
 
 
 def take_from(params: Params, folder: Path) -> None:
-    """Let the IDX files be those of `folder`."""
+    """Use the IDX files of `folder`."""
     params["data"]["idx"]["mirrors"] = [str(folder)]
     params["data"]["idx"]["sha256"] = {
         name: hashlib.sha256(gzip.decompress((folder / f"{name}.gz").read_bytes())).hexdigest()
@@ -141,7 +149,7 @@ def take_from(params: Params, folder: Path) -> None:
 
 
 def make_repository(path: Path) -> Repository:
-    """Put the program, and params for the slice, into a folder, and commit them."""
+    """Copy the program and the params for the slice to a folder, and commit them."""
     for name in PROGRAM:
         if (PROJECT / name).is_dir():
             ignored = shutil.ignore_patterns("__pycache__")
@@ -150,20 +158,22 @@ def make_repository(path: Path) -> Repository:
             (path / name).parent.mkdir(exist_ok=True)
             shutil.copy(PROJECT / name, path / name)
     shutil.copy(PROJECT / "params.yaml", path)
-    made = Repository(path)
-    made.edit_params(slice_params)
-    made.run("git", "init", "--quiet", "--initial-branch=main")
-    made.run("git", "add", "--all")
-    made.run("git", "commit", "--quiet", "--message=The program")
-    return made
+    new = Repository(path)
+    new.edit_params(slice_params)
+    new.run("git", "init", "--quiet", "--initial-branch=main")
+    new.run("git", "add", "--all")
+    new.run("git", "commit", "--quiet", "--message=The program")
+    return new
 
 
 def keep(cache: Path, inputs: Iterable[Path], make: Callable[[Path], None]) -> Path:
-    """The folder that `make` fills, or that an earlier session filled from equal inputs.
+    """Return the folder that `make` fills, or that an earlier session filled from equal inputs.
 
     Args:
-        cache: a folder of its own in pytest's cache. The folders of other inputs are removed.
-        inputs: the files that determine what `make` makes, besides packages and the processor.
+        cache: A folder in pytest's cache for these outputs alone. Outputs of other inputs are
+            removed from it.
+        inputs: The files that determine the outputs, besides the packages and the processor.
+        make: A function that fills a new folder.
     """
     kept = cache / fingerprint(inputs)
     with FileLock(cache / "lock"):
@@ -177,6 +187,7 @@ def keep(cache: Path, inputs: Iterable[Path], make: Callable[[Path], None]) -> P
 
 
 def fingerprint(inputs: Iterable[Path]) -> str:
+    """Return a hash of the files, the installed packages and the processor's instruction sets."""
     packages = sorted(path.name for path in Path(np.__file__).parent.parent.glob("*.dist-info"))
     processor = np.show_config(mode="dicts")["SIMD Extensions"]
     digest = hashlib.sha256(repr((sys.version, packages, processor)).encode())
@@ -186,7 +197,7 @@ def fingerprint(inputs: Iterable[Path]) -> str:
 
 
 def inputs_of(pipeline: Path) -> list[Path]:
-    """What `dvc repro` reads in a folder: code, parameters and the slice."""
+    """Return the files that `dvc repro` reads in a folder: code, parameters and the slice."""
     stages = yaml.safe_load((pipeline / "dvc.yaml").read_text())["stages"].values()
     code = {path for stage in stages for path in stage["deps"] if path.endswith(".py")}
     names = sorted(code | {"dvc.yaml", "params.yaml"})
@@ -194,10 +205,12 @@ def inputs_of(pipeline: Path) -> list[Path]:
 
 
 def reproduce(repository: Repository, cache: Path, *stages: str) -> None:
-    """Run the pipeline and commit its outputs, or those of an equal run from a folder of the cache.
+    """Run the pipeline, or copy the outputs of an equal run from the cache, and commit the outputs.
 
     Args:
-        stages: the last ones to run, if not all.
+        repository: The repository.
+        cache: A folder in pytest's cache.
+        stages: The last stages to run. By default, all stages run.
     """
 
     def make(partial: Path) -> None:
@@ -214,20 +227,20 @@ def reproduce(repository: Repository, cache: Path, *stages: str) -> None:
 
 @pytest.fixture(scope="session")
 def repository(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    """The program on the slice, reproduced and committed. Tests must leave it as it is."""
-    made = make_repository(tmp_path_factory.mktemp("repository"))
-    reproduce(made, pytestconfig.cache.mkdir("repository"))
-    return made
+    """A repository with the slice and a committed run of the pipeline. Tests must not change it."""
+    new = make_repository(tmp_path_factory.mktemp("repository"))
+    reproduce(new, pytestconfig.cache.mkdir("repository"))
+    return new
 
 
 @pytest.fixture
 def scratch(repository: Repository, tmp_path: Path) -> Repository:
-    """A copy of `repository` to do anything with."""
+    """A copy of `repository` that a test may change."""
     return repository.clone(tmp_path / "scratch")
 
 
 def load_slice(split: str) -> idx.Split:
-    """The images and labels of a split of the slice, without the pipeline."""
+    """Return the images and labels of a split of the slice, without the pipeline."""
     files = [MNIST / f"{name}.gz" for name in idx.FILES[split]]
     images, labels = (idx.parse(gzip.decompress(file.read_bytes())) for file in files)
     return images, labels
@@ -241,11 +254,12 @@ def testing() -> idx.Split:
 
 @pytest.fixture(scope="session")
 def predictions(repository: Repository) -> np.ndarray:
+    """The labels that evaluation predicted for the test images of the slice, int64 (500,)."""
     return predictions_of(repository)
 
 
 def predictions_of(repository: Repository) -> np.ndarray:
-    """What evaluation answered for the test images of the slice."""
+    """Return the labels that evaluation predicted for the test images of the slice."""
     table = repository.path / "data/evaluation/predictions.csv"
     return np.loadtxt(table, int, delimiter=",", skiprows=1)[:, 1]
 
@@ -257,7 +271,7 @@ def version(repository: Repository) -> str:
 
 
 def pinned_version(folder: Path) -> str:
-    """The artifact's MD5, read from dvc.lock by other means than the service's."""
+    """Return the artifact's MD5 from dvc.lock, without the service's code."""
     lock = yaml.safe_load((folder / "dvc.lock").read_text())
     outputs = {output["path"]: output for output in lock["stages"]["export"]["outs"]}
     return outputs["data/model"]["md5"].removesuffix(".dir")
@@ -265,7 +279,7 @@ def pinned_version(folder: Path) -> str:
 
 @pytest.fixture(scope="session")
 def png_files(testing: idx.Split, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The same images as the PNG files that the pipeline makes of them, in order."""
+    """The PNG files of the test images of the slice, as the pipeline renders them, in order."""
     folder = tmp_path_factory.mktemp("png")
     png.render({"testing": testing}, folder)
     return [
@@ -282,20 +296,20 @@ class Server:
     output: IO[str]
 
     def stop(self, timeout: float = START_TIMEOUT) -> str:
-        """Ask it to end, and return all that it wrote."""
+        """Stop the service, and return its output."""
         self.process.terminate()
         self.process.wait(timeout)
         self.output.seek(0)
         return self.output.read()
 
     def worker(self) -> int:
-        """The process id of its only worker."""
+        """Return the process id of the only worker."""
         children = ["pgrep", "-P", str(self.process.pid)]
         return int(subprocess.run(children, capture_output=True, check=True).stdout)
 
 
 def start(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
-    """Run a service that is expected to end by itself."""
+    """Run a service that should end by itself."""
     return subprocess.run(
         [sys.executable, "-m", "service", "--port=1", *options],
         cwd=folder,
@@ -308,7 +322,7 @@ def start(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that the kernel gives to nobody else before the tests end.
+    """Return a port of 127.0.0.1, and reserve it until the tests end.
 
     The socket stays bound and does not listen, so that a server that sets SO_REUSEADDR or
     SO_REUSEPORT can bind to the same port. Linux allows that.
@@ -323,9 +337,9 @@ def free_port() -> int:
 
 @contextmanager
 def running_server(folder: Path, *options: str) -> Iterator[Server]:
-    """Start the service in `folder` on a free port; stop it at the end."""
+    """Start the service in `folder` on a free port, and stop it at the end."""
     port = free_port()
-    with TemporaryFile("w+") as output:  # not a pipe, which would fill up
+    with TemporaryFile("w+") as output:  # a pipe would fill up
         process = subprocess.Popen(
             [sys.executable, "-m", "service", f"--port={port}", *options],
             cwd=folder,
@@ -359,23 +373,23 @@ def _wait_until_ready(server: Server) -> None:
 
 @pytest.fixture(scope="session")
 def server(repository: Repository) -> Iterator[Server]:
-    """The service over the artifact of `repository`."""
+    """The running service with the artifact of `repository`."""
     with running_server(repository.path, "--workers=1") as started:
         yield started
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A folder with dvc.lock and data/model, as `tests.artifact` makes it."""
+    """A folder with dvc.lock and data/model that `tests.artifact` has made."""
 
     path: Path
     version: str
-    predictions: np.ndarray  # what Keras answers for the test images of the slice, int64 (500,)
+    predictions: np.ndarray  # Keras's labels for the test images of the slice, int64 (500,)
 
 
 @pytest.fixture(scope="session")
 def artifact(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """A small artifact, for tests that need any but not the pipeline's."""
+    """A small artifact, for tests that do not need the pipeline's artifact."""
 
     def make(partial: Path) -> None:
         command = [sys.executable, "-m", "tests.artifact", str(partial)]
@@ -390,13 +404,13 @@ def artifact(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFacto
 
 @dataclass(frozen=True)
 class Client:
-    """Sends requests to a service, each as if on a connection of its own."""
+    """A client that sends each request as if on a new connection."""
 
     url: str
     adapter: HTTPAdapter
 
     def request(self, method: str, path: str, **options: Any) -> requests.Response:
-        """Takes the options of `requests.request`."""
+        """Send a request, with the options of `requests.request`."""
         with requests.Session() as session:
             session.mount(self.url, self.adapter)
             return session.request(method, f"{self.url}{path}", **{"timeout": 60} | options)
@@ -409,7 +423,7 @@ class Client:
 
 
 class InProcess(HTTPAdapter):
-    """Lets `requests` call an application, without a server."""
+    """An adapter with which `requests` calls an application without a server."""
 
     def __init__(self, application: Flask) -> None:
         super().__init__()
@@ -422,17 +436,22 @@ class InProcess(HTTPAdapter):
         }
         body = request.body
         if headers.pop("Transfer-Encoding", None):
-            body = b"".join(cast(Iterable[bytes], body))  # a server reads it whole, too
-        told = self._client.open(
+            body = b"".join(cast(Iterable[bytes], body))  # the server also reads the whole body
+        response = self._client.open(
             request.path_url, method=request.method, headers=headers, data=body
         )
-        content, fields = io.BytesIO(told.data), urllib3.HTTPHeaderDict(told.headers)
-        raw = urllib3.HTTPResponse(content, fields, told.status_code, preload_content=False)
+        content, fields = io.BytesIO(response.data), urllib3.HTTPHeaderDict(response.headers)
+        raw = urllib3.HTTPResponse(content, fields, response.status_code, preload_content=False)
         return self.build_response(request, raw)
 
 
 def in_process(artifact: Artifact, **options: Any) -> Client:
-    """A client of an application that serves the artifact, with options of `app.create`."""
+    """Return a client of an application that serves the artifact.
+
+    Args:
+        artifact: The artifact.
+        options: Options of `app.create`.
+    """
     model = Model(artifact.path / pin.ARTIFACT, artifact.version, "litert")
     application = app.create(model, **{"limits": Limits()} | options)
     return Client("http://localhost", InProcess(application))
@@ -443,17 +462,17 @@ TRANSPORTS = ["in process", pytest.param("server", marks=pytest.mark.server)]
 
 @pytest.fixture(scope="session", params=TRANSPORTS)
 def client(request: pytest.FixtureRequest, artifact: Artifact) -> Iterator[Client]:
-    """A client of the application alone, and of the whole service."""
+    """A client: once of the application alone, and once of the whole service."""
     if request.param == "in process":
         yield in_process(artifact)
         return
-    with client_of_server(artifact) as made:
-        yield made
+    with client_of_server(artifact) as server_client:
+        yield server_client
 
 
 @contextmanager
 def client_of_server(artifact: Artifact, *options: str) -> Iterator[Client]:
-    """A client of the whole service, over the artifact."""
+    """Start the whole service with the artifact, and yield a client of it."""
     lock = artifact.path / "dvc.lock"
     with running_server(PROJECT, "--workers=1", f"--lock={lock}", *options) as started:
         yield Client(started.url, HTTPAdapter())

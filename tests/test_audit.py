@@ -1,4 +1,4 @@
-"""`make audit` against a source of advisories on this machine: never a silent pass."""
+"""Run `make audit` against a local source of advisories: it must never pass silently."""
 
 import json
 import subprocess
@@ -24,7 +24,7 @@ FINDING = {
 
 
 class Source(HTTPServer):
-    """An OSV service that knows of one package."""
+    """An OSV service that knows one vulnerable package."""
 
     status = 200
 
@@ -64,35 +64,35 @@ def run_audit(folder, port, *packages):
     )
 
 
-def test_a_known_vulnerability_fails_and_is_named(source, tmp_path):
+def test_a_known_vulnerability_fails_and_is_reported(source, tmp_path):
     done = run_audit(tmp_path, source.server_port, "careful==2.0", "careless==1.0")
-    assert done.returncode == audit.FOUND
+    assert done.returncode == audit.VULNERABLE
     assert done.stdout == "audit: careless 1.0: PYSEC-0000-1, fixed in 1.1\n"
 
 
-def test_nothing_known_passes(source, tmp_path):
+def test_packages_without_known_vulnerabilities_pass(source, tmp_path):
     done = run_audit(tmp_path, source.server_port, "careful==2.0", "cautious==3.0")
     assert done.returncode == 0
-    assert done.stdout == "audit: nothing is known of any of 2 packages\n"
+    assert done.stdout == "audit: no known vulnerabilities in 2 packages\n"
 
 
-def test_a_source_that_fails_is_no_pass(source, tmp_path):
+def test_a_source_that_fails_does_not_pass(source, tmp_path):
     source.status = 503
     done = run_audit(tmp_path, source.server_port, "careful==2.0")
     assert done.returncode == audit.UNCHECKED
     assert done.stdout.startswith("audit: NOT CHECKED: ")
 
 
-def test_a_source_that_is_not_reached_is_no_pass(source, tmp_path):
+def test_an_unreachable_source_does_not_pass(source, tmp_path):
     source.server_close()
     done = run_audit(tmp_path, source.server_port, "careful==2.0")
     assert done.returncode == audit.UNCHECKED
     assert done.stdout.startswith("audit: NOT CHECKED: ")
 
 
-def test_a_package_that_the_source_does_not_know_is_no_pass():
+def test_a_package_that_the_source_does_not_know_does_not_pass():
     packages = [{"name": "careful", "version": "2.0", "vulns": []}]
     unknown = {"name": "private", "skip_reason": "private is not found"}
     lines, status = audit.report([*packages, unknown])
     assert status == audit.UNCHECKED
-    assert lines == ["audit: NOT CHECKED: 1 of 2 packages; of the first: private is not found"]
+    assert lines == ["audit: NOT CHECKED: 1 of 2 packages; first reason: private is not found"]

@@ -1,6 +1,6 @@
-"""Small requests that would take much memory or time are refused before they do.
+"""Small requests that would take much memory or time are refused early.
 
-Peaks of memory are those of the one worker of a real service, as Linux counts them.
+The tests measure the peak of the resident memory of a real service's only worker (VmHWM of Linux).
 """
 
 import base64
@@ -19,10 +19,10 @@ import pytest
 import requests
 from PIL import Image
 
-from service.errors import LONGEST
-from service.images import MAX_SEGMENTS
-from service.limits import Limits
-from service.open_inference import LENGTH
+from service.api.errors import LONGEST
+from service.api.limits import Limits
+from service.api.open_inference import LENGTH
+from service.recognition.images import MAX_SEGMENTS
 from tests.conftest import running_server
 
 pytestmark = [
@@ -34,25 +34,28 @@ MAX_BODY, MAX_PIXELS = Limits.body, Limits.pixels
 TENSORFLOW, OPEN = "/v1/models/mnist:predict", "/v2/models/mnist/infer"
 FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 MIB = 1 << 20
-# What a body costs: it is gathered in a buffer that doubles as it grows, then copied to Python, to
-# the request and to the part of a form.
+# Memory of a body in MiB: the service collects it in a buffer that doubles as it grows, then copies
+# it to Python, to the request and to the part of a form.
 BODY = 6 * MAX_BODY // MIB
-KEPT = BODY  # more by the allocator, of the bodies before
-# What JSON costs besides: the eight million numbers that fill a body are eight bytes each in a
-# list, again as objects, and again as an array.
+KEPT = BODY  # the allocator may also keep the memory of earlier bodies
+# Memory of a JSON body in MiB: a body has room for eight million numbers, and each number takes
+# eight bytes in a list, eight as an object, and eight in an array.
 JSON = BODY + 3 * 8 * (MAX_BODY // 2) // MIB
-# What a picture costs: WebP's two canvases, a frame, the picture and its RGBA form of four bytes a
-# pixel, and four in grey.
+# Memory of a picture in MiB: five RGBA images of four bytes a pixel (WebP's two canvases, a frame,
+# the picture and its RGBA form), and four grayscale images of one byte a pixel.
 PICTURE = (5 * 4 + 4) * MAX_PIXELS // MIB
 
 
 @pytest.fixture(scope="module")
 def send(repository):
-    """Send a body; return the answer, and by how many MiB the worker was at most above its rest."""
+    """A function that sends a body, and returns the response and the worker's peak in MiB.
+
+    The peak is relative to the memory of the idle worker.
+    """
     with running_server(repository.path, "--workers=1") as started:
 
         def post(path, body, headers=None):
-            (folder / "clear_refs").write_text("5")  # the peak begins anew
+            (folder / "clear_refs").write_text("5")  # reset the peak
             url = f"{started.url}{path}"
             answer = requests.post(url, data=body, headers=headers, timeout=300)
             return answer, mebibytes(folder, "VmHWM") - rest
@@ -79,7 +82,7 @@ def encoded(picture, name, **options):
 
 
 def png(*chunks, size=(28, 28), depth=8):
-    """A PNG file of nothing, with more chunks between its head and its pixels."""
+    """Return a blank PNG file with extra chunks between its header and its pixels."""
     width, height = size
     pixels = zlib.compress(bytes((width * depth // 8 + 1) * height)) if width < 100 else b""
     header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
@@ -91,7 +94,7 @@ def png(*chunks, size=(28, 28), depth=8):
 
 
 def webp(width, height):
-    """The head of a WebP file."""
+    """Return the header of a WebP file."""
     size = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
     return b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X\x0a\0\0\0\x12\0\0\0" + size
 
@@ -113,7 +116,7 @@ def animation(name):
 
 
 def progressive(scans):
-    """A JPEG file of the most pixels that goes over its last scan again and again."""
+    """Return a JPEG file of the maximum size that repeats its last scan."""
     content = encoded(stroke(int(MAX_PIXELS**0.5)), "JPEG", progressive=True)
     last = content[content.rindex(b"\xff\xda") : -2]
     return content[:-2] + last * scans + content[-2:]
@@ -121,7 +124,7 @@ def progressive(scans):
 
 @cache
 def zeros():
-    """A compressed GiB, of one megabyte."""
+    """Return one GiB of zeros, compressed to one megabyte."""
     return zlib.compress(bytes(1 << 30), 9)
 
 
@@ -137,15 +140,15 @@ PNG = encoded(stroke(28), "PNG")
 CUT = "damaged or cut off"
 LISTS = "more than 33,000 lists and objects"
 
-# Made one by one, when it is their turn: most are large.
+# The tests make each picture only when they need it, because most are large.
 PICTURES = {
     "a PNG file of many pixels": lambda: (png(size=(30000, 30000)), "more than 25,000,000 pixels"),
-    "a PNG file of more pixels than there are": lambda: (
+    "a PNG file with the largest dimensions": lambda: (
         png(size=(2**31 - 1,) * 2),
         "25,000,000 pixels",
     ),
     "a WebP file of many pixels": lambda: (webp(13000, 13000), CUT),
-    "a WebP file of all pixels": lambda: (webp(1 << 24, 255), "more than 25,000,000 pixels"),
+    "a WebP file of the largest width": lambda: (webp(1 << 24, 255), "more than 25,000,000 pixels"),
     "a GIF file of many pixels": lambda: (
         gif(1, 1, b"," + struct.pack("<HHHHBB", 0, 0, 65535, 65535, 0, 2) + b"\0;"),
         "more than 25,000,000 pixels",
@@ -154,22 +157,22 @@ PICTURES = {
         encoded(Image.new("1", (9999, 9999)), "TIFF", compression="group4"),
         "not an",
     ),
-    "more pixels than a PNG file says": lambda: (png((b"IDAT", zeros())), "No digit was found"),
+    "more pixels than the header declares": lambda: (png((b"IDAT", zeros())), "No digit was found"),
     "a text of 1 GiB": lambda: (png((b"zTXt", b"a\0\0" + zeros())), CUT),
     "an international text of 1 GiB": lambda: (png((b"iTXt", b"a\0\1\0\0\0" + zeros())), CUT),
-    "a colour profile of 1 GiB": lambda: (png((b"iCCP", b"a\0\0" + zeros())), CUT),
+    "a color profile of 1 GiB": lambda: (png((b"iCCP", b"a\0\0" + zeros())), CUT),
     "thousands of texts": lambda: (
         png(*[(b"zTXt", b"a\0\0" + zlib.compress(bytes(MIB), 9))] * 8000),
         "Too much memory used in text chunks",
     ),
-    "an animated GIF file of nothing": lambda: (animation("GIF"), "No digit was found"),
-    "an animated WebP file of nothing": lambda: (animation("WEBP"), "No digit was found"),
-    "an animated PNG file of nothing": lambda: (animation("PNG"), "No digit was found"),
-    "a progressive JPEG file without end": lambda: (
+    "a blank animated GIF file": lambda: (animation("GIF"), "No digit was found"),
+    "a blank animated WebP file": lambda: (animation("WEBP"), "No digit was found"),
+    "a blank animated PNG file": lambda: (animation("PNG"), "No digit was found"),
+    "a progressive JPEG file of many scans": lambda: (
         progressive(MAX_SEGMENTS),
         "more than 500 segments",
     ),
-    "a JPEG file of many notes": lambda: (
+    "a JPEG file with many Exif segments": lambda: (
         b"\xff\xd8" + b"\xff\xe1\0\x09Exif\0\0a" * (MAX_BODY // 11 - 1),
         "more than 500 segments",
     ),
@@ -183,8 +186,8 @@ def test_pictures(send, subtests):
             refused(send, "/recognize", content, sentence, BODY, kind("png"), {400, 422})
 
 
-def test_a_chunk_takes_no_more_memory_than_it_has(send, subtests):
-    """The pixels are whole, so these are pictures, however long a chunk says that it is."""
+def test_the_declared_length_of_a_chunk_takes_no_memory(send, subtests):
+    """The pixels are complete, so the service accepts the pictures despite the wrong length."""
     length = b"\x7f\xff\xff\xff"
     for name, content in (
         ("the pixels", PNG[:33] + length + PNG[37:]),
@@ -206,7 +209,7 @@ BODIES = {
     ),
     "deep nesting": lambda: (TENSORFLOW, b"[" * 30_000, "JSON Parse error", BODY),
     "empty objects": lambda: (OPEN, rows(b",".join([b"{}"] * (MAX_BODY // 3 - 9))), LISTS, BODY),
-    "as many lists as may be": lambda: (
+    "the largest number of lists": lambda: (
         TENSORFLOW,
         rows(b",".join([b"[]"] * 32_998)),
         "The shape of image is [32998, 0]",
@@ -221,19 +224,19 @@ BODIES = {
     "eight million numbers in a tensor": lambda: (
         OPEN,
         tensor(shape=[1, 28, 28], data=[0] * (MAX_BODY // 2 - 100)),
-        "its data 8388508 numbers",
+        "its data has 8388508 numbers",
         JSON,
     ),
     "eight million sizes": lambda: (
         OPEN,
         tensor(shape=[0] * (MAX_BODY // 2 - 100), data=[]),
-        "a list of up to three numbers",
+        "a list of up to three integers",
         JSON,
     ),
-    "a product without end": lambda: (
+    "a shape of many huge sizes": lambda: (
         OPEN,
         tensor(shape=[2**63 - 1] * (MAX_BODY // 20 - 9), data=[]),
-        "a list of up to three numbers",
+        "a list of up to three integers",
         JSON,
     ),
     "a long text beside short ones": lambda: (
@@ -242,13 +245,13 @@ BODIES = {
         "not of expected type: uint8",
         BODY,
     ),
-    "the same in a tensor": lambda: (
+    "a long text beside short ones in a tensor": lambda: (
         OPEN,
         tensor(shape=[1], data=["a" * 100_000] + ["a"] * 100_000),
-        "The data of image are numbers",
+        "The data of image must be numbers",
         BODY,
     ),
-    "a number beyond all": lambda: (TENSORFLOW, rows(b"1e400"), "JSON Parse error", BODY),
+    "a number out of range": lambda: (TENSORFLOW, rows(b"1e400"), "JSON Parse error", BODY),
     "a number of 100,000 digits": lambda: (
         TENSORFLOW,
         rows(b"9" * 100_000),
@@ -261,14 +264,14 @@ BODIES = {
         "JSON Parse error",
         BODY,
     ),
-    "a name without end": lambda: (OPEN, tensor(name="a" * (MAX_BODY - 99)), "no input 'aaa", BODY),
-    "a signature without end": lambda: (
+    "a very long name": lambda: (OPEN, tensor(name="a" * (MAX_BODY - 99)), "no input 'aaa", BODY),
+    "a very long signature": lambda: (
         TENSORFLOW,
         orjson.dumps({"signature_name": "a" * (MAX_BODY - 99)}),
         'Serving signature name: "aaa',
         BODY,
     ),
-    "base64 of nothing": lambda: (
+    "base64 of zeros": lambda: (
         OPEN,
         tensor(
             "BYTES", shape=[1], data=[base64.b64encode(bytes(MAX_BODY // 4 * 3 - 200)).decode()]
@@ -279,7 +282,7 @@ BODIES = {
     "base64 of thousands of pictures": lambda: (
         OPEN,
         tensor("BYTES", shape=[50_000], data=[base64.b64encode(PNG).decode()] * 50_000),
-        "50,000 images; the most is 1,000",
+        "50,000 images; the limit is 1,000",
         JSON,
     ),
 }
@@ -293,11 +296,11 @@ def test_json(send, subtests):
             refused(send, path, body, sentence, bound)
 
 
-def test_binary_elements_without_end(send):
-    binary = bytes(MAX_BODY - 500)  # four million elements of no bytes
+def test_millions_of_binary_elements(send):
+    binary = bytes(MAX_BODY - 500)  # four million empty elements
     header = tensor("BYTES", shape=[1], parameters={"binary_data_size": len(binary)})
     headers = {LENGTH: str(len(header))}
-    refused(send, OPEN, header + binary, "its data 4194179 pictures", JSON, headers)
+    refused(send, OPEN, header + binary, "its data has 4194179 pictures", JSON, headers)
 
 
 def test_forms(send, subtests):
@@ -306,9 +309,9 @@ def test_forms(send, subtests):
     for name, body, sentence in (
         ("five large pictures", (head + b"\r\n" + large) * 5 + b"--x--\r\n", "100,000,000 pixels"),
         ("ten thousand parts", (head + b"\r\n\r\n") * 10_000 + b"--x--\r\n", "more than 1,000"),
-        ("a header without end", head + b"A: " + b"a" * (MAX_BODY - 200), "too many headers"),
+        ("a very long header", head + b"A: " + b"a" * (MAX_BODY - 200), "too many headers"),
         ("a million headers", head + b"A: a\r\n" * 1_000_000, "too many headers"),
-        ("a boundary again and again", b"--x\r\n" * (MAX_BODY // 5), "The form is damaged"),
+        ("millions of boundaries", b"--x\r\n" * (MAX_BODY // 5), "The form is damaged"),
     ):
         with subtests.test(name):
             refused(send, "/recognize", body, sentence, BODY, FORM, {400, 413})
@@ -318,7 +321,7 @@ def test_forms(send, subtests):
 def test_a_compressed_body(send, path):
     headers = {"Content-Encoding": "gzip", **kind("png")}
     body = gzip.compress(bytes(256 * MIB))
-    refused(send, path, body, "Content-Encoding gzip is not read", BODY, headers, {415})
+    refused(send, path, body, "Content-Encoding gzip is not supported", BODY, headers, {415})
 
 
 def test_the_largest_pictures_are_decoded_in_bounded_memory(send, subtests):
@@ -336,8 +339,8 @@ def test_the_largest_pictures_are_decoded_in_bounded_memory(send, subtests):
             assert grown < KEPT + PICTURE
 
 
-def test_no_body_is_kept_once_it_is_answered(send):
-    """An exception and its frames hold each other, and the body, until they are collected."""
+def test_no_body_stays_in_memory_after_its_response(send):
+    """An exception and its frames form a cycle that holds the body until garbage collection."""
     for path, body, headers in (
         ("/nothing", bytes(MAX_BODY), {}),
         ("/recognize", b"--x\r\n" * (MAX_BODY // 5), FORM),

@@ -1,4 +1,4 @@
-"""`python -m service`, as the person who starts it sees it."""
+"""`python -m service`: its options, its output, its exit status, and how it ends."""
 
 import shutil
 import signal
@@ -18,7 +18,7 @@ ARTIFACT = "data/model"
 
 @pytest.fixture
 def folder(repository, tmp_path):
-    """The program, the lock and the artifact: all that a service needs."""
+    """A folder with the program, the lock file and the artifact, which a service needs."""
     shutil.copytree(repository.path / "service", tmp_path / "service")
     shutil.copytree(repository.path / ARTIFACT, tmp_path / ARTIFACT)
     shutil.copy(repository.path / "dvc.lock", tmp_path)
@@ -61,7 +61,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(("damage", "reason"), DAMAGE.values(), ids=DAMAGE)
-def test_anything_but_the_pinned_bytes_is_refused_in_one_sentence(folder, damage, reason):
+def test_an_artifact_that_is_not_the_pinned_one_is_refused_in_one_sentence(folder, damage, reason):
     damage(folder)
     done = start(folder)
     assert done.returncode == 1
@@ -72,12 +72,12 @@ def test_anything_but_the_pinned_bytes_is_refused_in_one_sentence(folder, damage
     assert done.stderr.count("\n") == 1
 
 
-def test_the_pinned_bytes_are_served_without_the_pipeline(folder):
+def test_the_service_needs_no_pipeline(folder):
     with running_server(folder, "--workers=1") as server:
         assert requests.get(f"{server.url}/healthz", timeout=30).status_code == 200
 
 
-def test_another_lock_may_be_named(folder):
+def test_an_option_names_another_lock_file(folder):
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
     shutil.move(folder / "dvc.lock", elsewhere)
@@ -87,8 +87,8 @@ def test_another_lock_may_be_named(folder):
 
 
 def test_a_port_in_use_is_refused(folder):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         done = start(folder, f"--port={port}")
     assert done.returncode == 1
     assert done.stderr == (
@@ -112,9 +112,9 @@ def test_a_bad_option_is_refused(folder, option):
 
 
 @pytest.mark.server
-def test_help_tells_every_option_and_its_default():
-    said = start(PROJECT, "--help").stdout
-    for words in (
+def test_help_shows_options_and_defaults():
+    output = start(PROJECT, "--help").stdout
+    for word in (
         "--host",
         "127.0.0.1",
         "--port",
@@ -124,23 +124,23 @@ def test_help_tells_every_option_and_its_default():
         "--engine",
         "dvc.lock",
     ):
-        assert words in said
+        assert word in output
 
 
-def test_nothing_but_our_own_words_reach_the_terminal(folder):
-    # With so many workers, some are still loading when the signal comes.
+def test_the_output_has_only_the_first_line_and_the_access_log(folder):
+    # With six workers, some are still loading when the signal arrives.
     with running_server(folder, "--workers=6") as server:
         requests.post(f"{server.url}/recognize", files={"image": b"x"}, timeout=30)
-        # Nothing is in flight, so nobody has to be waited for, let alone be killed.
-        said = server.stop(timeout=STOP_TIMEOUT - 5)
+        # No request is in flight, so the service ends before it would kill a worker.
+        output = server.stop(timeout=STOP_TIMEOUT - 5)
     assert server.process.returncode == 0
-    first, *requests_ = said.splitlines()
+    first, *log = output.splitlines()
     assert first.startswith("Serving data/model ")
-    assert all(" GET /healthz " in line for line in requests_[:-1])
-    assert " POST /recognize 400 " in requests_[-1]
+    assert all(" GET /healthz " in line for line in log[:-1])
+    assert " POST /recognize 400 " in log[-1]
 
 
-def test_a_request_in_flight_is_answered_before_the_end(folder, repository, testing):
+def test_a_stopping_service_answers_the_request_in_flight(folder, repository, testing):
     body = (repository.path / f"data/png/testing/{testing[1][0]}/0.png").read_bytes()
     head = (
         "POST /recognize HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\n"
@@ -150,7 +150,7 @@ def test_a_request_in_flight_is_answered_before_the_end(folder, repository, test
         port = int(server.url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
             client.sendall(head.encode())
-            # Sent once the service reads the body: from then on the request is in flight.
+            # The service sends this when it starts to read the body: the request is in flight.
             assert client.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
             server.process.send_signal(signal.SIGTERM)
             wait_until_refused(port)
@@ -182,7 +182,7 @@ with make_server("127.0.0.1", 0, service.create_app()) as server:
 """
 
 
-def test_any_other_wsgi_server_can_have_the_application(folder, repository, testing):
+def test_another_wsgi_server_can_serve_the_application(folder, repository, testing):
     file = repository.path / f"data/png/testing/{testing[1][0]}/0.png"
     with subprocess.Popen(
         [sys.executable, "-c", ANOTHER_SERVER],

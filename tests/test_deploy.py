@@ -1,7 +1,7 @@
-"""service/mnist.service: what it forbids, and that the service needs none of it.
+"""service/mnist.service: check its restrictions, and that the service works under them.
 
-systemd itself does not run where the tests do. So its own tools read the unit, and the kernel is
-told the main part of what the unit says, by other means.
+systemd does not run on the machine of the tests. Therefore systemd's tools check the unit, and the
+tests apply the main restrictions to the service by other means.
 """
 
 import subprocess
@@ -13,11 +13,12 @@ import requests
 from tests.conftest import PROJECT, program, running_server
 
 UNIT = PROJECT / "service/mnist.service"
-MOST_EXPOSURE = 10  # tenths; systemd calls a unit with less than 20 safe
+MOST_EXPOSURE = 10  # tenths; systemd rates a unit below 20 as safe
 
-# Every file system is read-only, but for an empty one on TMPDIR; /proc has the own processes alone;
-# the user is nobody, with no capability but to read (the Python of the tests may be in root's
-# home), and gets none; and no memory is both written and executed.
+# All file systems are read-only except for an empty one at TMPDIR. /proc shows only the user's own
+# processes. The user is nobody, who can gain no privileges. The only capability is to read any
+# file, because the Python of the tests may be in root's home. DENY_WRITE_EXECUTE forbids memory
+# that is both writable and executable.
 SANDBOX = """
 set -e
 export TMPDIR=$1; shift
@@ -65,13 +66,13 @@ def systemd_analyze():
     return run
 
 
-def test_systemd_finds_little_exposed(systemd_analyze):
+def test_systemd_rates_the_exposure_as_low(systemd_analyze):
     done = systemd_analyze("security", "--offline=yes", f"--threshold={MOST_EXPOSURE}", UNIT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_systemd_reads_the_unit(systemd_analyze, tmp_path):
-    # The same, but for a Python that is there.
+    # `verify` needs an executable that exists.
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace("/opt/mnist/.venv/bin/python", sys.executable))
     done = systemd_analyze("verify", unit)
@@ -81,23 +82,23 @@ def test_systemd_reads_the_unit(systemd_analyze, tmp_path):
 @pytest.fixture
 def sandboxed(tmp_path, monkeypatch):
     """Let `running_server` start the service in a sandbox."""
-    inside, writable = tmp_path / "python", tmp_path / "writable"
+    wrapper, writable = tmp_path / "python", tmp_path / "writable"
     writable.mkdir()
-    inside.write_text(
+    wrapper.write_text(
         f"#!/bin/sh\nexec unshare --mount sh -c '{SANDBOX}' sh {writable} "
         f"{sys.executable} -c '{DENY_WRITE_EXECUTE}' \"$@\"\n"
     )
-    inside.chmod(0o755)
-    tried = subprocess.run(
-        [inside, "-c", ESCAPES], cwd=PROJECT, capture_output=True, text=True, check=False
+    wrapper.chmod(0o755)
+    done = subprocess.run(
+        [wrapper, "-c", ESCAPES], cwd=PROJECT, capture_output=True, text=True, check=False
     )
-    if tried.returncode:
-        pytest.skip(f"no sandbox can be made here: {tried.stderr.strip()}")
-    assert tried.stdout == f"65534 {writable}\n"
-    monkeypatch.setattr(sys, "executable", str(inside))
+    if done.returncode:
+        pytest.skip(f"this machine allows no sandbox: {done.stderr.strip()}")
+    assert done.stdout == f"65534 {writable}\n"
+    monkeypatch.setattr(sys, "executable", str(wrapper))
 
 
-def test_the_service_writes_to_its_temporary_folder_alone(
+def test_the_service_writes_only_to_its_temporary_folder(
     sandboxed, repository, png_files, predictions
 ):
     with running_server(repository.path, "--workers=2") as server:

@@ -1,3 +1,5 @@
+"""Tests of the stages on full, read-only and separate disks."""
+
 import errno
 import os
 import shutil
@@ -13,21 +15,21 @@ pytestmark = pytest.mark.slow
 
 
 def mount(*arguments):
-    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"a disk cannot be mounted here: {done.stderr.strip()}")
+    process = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
+    if process.returncode:
+        pytest.skip(f"this host cannot mount a disk: {process.stderr.strip()}")
 
 
 @pytest.fixture
 def disk(repository, tmp_path):
-    """A copy of `repository`, without its cache, on a small disk of its own."""
+    """Yield a copy of `repository`, without its cache, on a separate small disk."""
     mount("-t", "tmpfs", "-o", "size=40m", "tmpfs", tmp_path)
     try:
         ignored = shutil.ignore_patterns("cache", ".git")
         shutil.copytree(repository.path, tmp_path / "copy", ignore=ignored)
-        made = Repository(tmp_path / "copy")
-        made.edit_params(lambda params: params["train"].update(epochs=1))
-        yield made
+        copy = Repository(tmp_path / "copy")
+        copy.edit_params(lambda params: params["train"].update(epochs=1))
+        yield copy
     finally:
         subprocess.run(["umount", tmp_path], check=True)
 
@@ -37,79 +39,79 @@ def files(repository):
     return {file: file.read_bytes() for file in data.rglob("*") if file.is_file()}
 
 
-def fill(file, left):
-    """Leave so many KiB of a disk free."""
+def fill(file, free):
+    """Fill a disk with `file`, and leave `free` KiB of it free."""
     with suppress(OSError), file.open("wb", buffering=0) as stream:
         while stream.write(bytes(4096)):
             pass
-    os.truncate(file, file.stat().st_size - left * 1024)
+    os.truncate(file, file.stat().st_size - free * 1024)
 
 
 def run(repository, stage):
-    """Run a stage by itself; return its exit status and what it wrote to standard error."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"stages.{stage}"],
+    """Run a stage without DVC; return its exit status and its standard error."""
+    process = subprocess.run(
+        [sys.executable, "-m", "stages", stage],
         cwd=repository.path,
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=False,
     )
-    return done.returncode, done.stderr
+    return process.returncode, process.stderr
 
 
 @pytest.mark.parametrize(
-    ("stage", "left"),
+    ("stage", "free"),
     [
         ("download", 100),
         ("png", 300),
         ("train", 12),  # too little for the curves
-        ("train", 200),  # for the weights
+        ("train", 200),  # too little for the weights
         ("evaluate", 20),
         ("pictures", 20),
-        ("export", 200),  # for what TensorFlow writes
-        ("export", 900),  # for what Python writes
+        ("export", 200),  # too little for the files that TensorFlow writes
+        ("export", 900),  # too little for the files that Python writes
     ],
 )
-def test_a_full_disk_is_a_sentence_and_changes_nothing(disk, stage, left):
+def test_full_disk_is_reported_and_keeps_the_outputs(disk, stage, free):
     before = files(disk)
-    fill(disk.path / "filler", left)
-    status, said = run(disk, stage)
+    fill(disk.path / "filler", free)
+    status, message = run(disk, stage)
     assert status == 1
-    assert said.startswith(f"stages.{stage}: ")
-    assert os.strerror(errno.ENOSPC) in said
-    assert said.count("\n") == 1
+    assert message.startswith(f"stages.{stage}: ")
+    assert os.strerror(errno.ENOSPC) in message
+    assert message.count("\n") == 1
     assert files(disk) == before
 
 
 @pytest.mark.parametrize("stage", ["download", "png", "train", "evaluate", "pictures", "export"])
-def test_a_read_only_disk_is_a_sentence_and_changes_nothing(disk, stage):
+def test_read_only_disk_is_reported_and_keeps_the_outputs(disk, stage):
     before = files(disk)
     mount("-o", "remount,ro", disk.path.parent)
-    status, said = run(disk, stage)
+    status, message = run(disk, stage)
     assert status == 1
-    assert said.startswith(f"stages.{stage}: ")
-    assert said.endswith(f": {os.strerror(errno.EROFS)}\n")
-    assert said.count("\n") == 1
+    assert message.startswith(f"stages.{stage}: ")
+    assert message.endswith(f": {os.strerror(errno.EROFS)}\n")
+    assert message.count("\n") == 1
     assert files(disk) == before
 
 
-def test_a_folder_that_may_not_be_written_is_found_out_before_training(scratch):
-    """Root may write everywhere, but not take the place of what is immutable."""
+def test_missing_permission_stops_the_stage_before_training(scratch):
+    """The folder is immutable, because root may write to any other folder."""
     data = scratch.path / "data"
-    done = subprocess.run(["chattr", "+i", data], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no folder can be made immutable here: {done.stderr.strip()}")
+    process = subprocess.run(["chattr", "+i", data], capture_output=True, text=True, check=False)
+    if process.returncode:
+        pytest.skip(f"this host cannot make a folder immutable: {process.stderr.strip()}")
     try:
-        status, said = run(scratch, "train")
+        status, message = run(scratch, "train")
     finally:
         subprocess.run(["chattr", "-i", data], check=True)
     assert status == 1
-    assert said.endswith(f": {os.strerror(errno.EPERM)}\n")
-    assert said.count("\n") == 1
+    assert message.endswith(f": {os.strerror(errno.EPERM)}\n")
+    assert message.count("\n") == 1
 
 
-def test_data_may_be_on_another_disk(scratch):
+def test_data_can_be_on_another_disk(scratch):
     data = scratch.path / "data"
     before = files(scratch)
     data.rename(scratch.path / "moved")
@@ -128,9 +130,9 @@ def test_data_may_be_on_another_disk(scratch):
         subprocess.run(["umount", data], check=True)
 
 
-def test_two_runs_at_once_take_turns(scratch):
+def test_concurrent_runs_of_a_stage_take_turns(scratch):
     before = files(scratch)
-    command = [sys.executable, "-m", "stages.download"]
+    command = [sys.executable, "-m", "stages", "download"]
     runs = [subprocess.Popen(command, cwd=scratch.path, env=ENVIRONMENT) for _ in range(4)]
-    assert [one.wait() for one in runs] == [0] * 4
+    assert [process.wait() for process in runs] == [0] * 4
     assert files(scratch) == before

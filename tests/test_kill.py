@@ -1,6 +1,6 @@
 import pytest
 
-from tests.faults.kill import Kill, reproduce, strike
+from tests.faults.kill import Kill, kill_and_repair, reproduce
 
 
 @pytest.mark.slow
@@ -13,6 +13,6 @@ from tests.faults.kill import Kill, reproduce, strike
     ],
     ids=lambda kill: f"{kill.stage}-{kill.victim}",
 )
-def test_the_run_after_a_kill_mends_everything(scratch, kill):
-    """`python -m tests.faults.kill` does it fifty times, at random."""
-    strike(scratch, kill, reproduce(scratch, kill.stage))
+def test_run_after_a_kill_repairs_the_outputs(scratch, kill):
+    """`python -m tests.faults.kill` repeats this fifty times at random moments."""
+    kill_and_repair(scratch, kill, reproduce(scratch, kill.stage))

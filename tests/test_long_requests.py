@@ -1,4 +1,4 @@
-"""Long requests hold up no short ones, keep their order, and end when nobody waits for them."""
+"""Long requests do not delay short ones, keep their order, and end when their client leaves."""
 
 import asyncio
 import io
@@ -12,9 +12,9 @@ import pytest
 import requests
 from PIL import Image
 
-from service.limits import SHORT_BODY, SHORT_PIXELS
-from service.model import ARTIFACT, Model
-from service.published import State
+from service.api.limits import SHORT_BODY, SHORT_PIXELS
+from service.reload import ModelStatus
+from service.served_model import ARTIFACT, Model
 from tests.conftest import running_server
 
 SIDE = 316  # pixels of a picture that takes some milliseconds
@@ -50,11 +50,11 @@ def post(server, **content):
 
 
 def start_long(server, clients, count=150):
-    """A client whose request is being worked on: it has been received and has no answer."""
-    begun = clients.submit(post, server, files=form(count))
-    while in_flight(server) < 2:  # with the one that asks
-        assert not begun.done()
-    return begun
+    """Send a long request, and wait until the service has received it."""
+    request = clients.submit(post, server, files=form(count))
+    while in_flight(server) < 2:  # the request for the metrics counts, too
+        assert not request.done()
+    return request
 
 
 def metric(server, name):
@@ -66,7 +66,7 @@ def in_flight(server):
     return sum(metric(server, "mnist_requests_in_flight"))
 
 
-def test_short_requests_are_answered_while_a_long_one_is(one_worker, clients, png_files):
+def test_a_long_request_delays_no_short_requests(one_worker, clients, png_files):
     long = start_long(one_worker, clients)
     picture = png_files[0].read_bytes()
     for _ in range(10):
@@ -78,7 +78,7 @@ def test_short_requests_are_answered_while_a_long_one_is(one_worker, clients, pn
     assert len(long.result().json()["results"]) == 150
 
 
-def test_long_requests_are_answered_in_the_order_of_their_arrival(one_worker, clients):
+def test_long_requests_are_answered_in_order_of_arrival(one_worker, clients):
     long = [start_long(one_worker, clients)]
     for count in (3, 2, 1):
         long.append(clients.submit(post, one_worker, files=form(5 * count)))
@@ -89,7 +89,7 @@ def test_long_requests_are_answered_in_the_order_of_their_arrival(one_worker, cl
         assert [later.done() for later in long[:number]] == [True] * number
 
 
-def test_a_small_body_may_turn_out_to_be_long_and_is_answered_and_counted_once(one_worker):
+def test_a_long_request_with_a_small_body_is_answered_and_counted_once(one_worker):
     side = int(SHORT_PIXELS**0.5) + 1
     content = encoded(side)
     assert len(content) < SHORT_BODY
@@ -101,8 +101,8 @@ def test_a_small_body_may_turn_out_to_be_long_and_is_answered_and_counted_once(o
     assert answer.headers["X-Request-Id"] in line
 
 
-def test_the_work_for_a_client_that_leaves_ends(one_worker, clients):
-    """The one that is worked on ends with the picture at hand, one that waits at once."""
+def test_a_request_ends_when_its_client_leaves(one_worker, clients):
+    """A request in progress ends after the current picture, and a waiting request ends at once."""
     content = requests.Request("POST", one_worker.url, files=form(200)).prepare()
     body = content.body
     assert isinstance(body, bytes)
@@ -145,8 +145,8 @@ def test_one_artifact_answers_a_request_from_its_beginning_to_its_end(
     before: WSGIEnvironment = {}
     after: WSGIEnvironment = {}
     model.begin(before)
-    other = State("1" * 32, "AVAILABLE", folder=str(tmp_path / "model"))
-    asyncio.run(model._catch_up([other, State(version, "END")]))
+    other = ModelStatus("1" * 32, "AVAILABLE", folder=str(tmp_path / "model"))
+    asyncio.run(model._catch_up([other, ModelStatus(version, "END")]))
     model.begin(after)
     assert (before[ARTIFACT].version, after[ARTIFACT].version) == (version, "1" * 32)
     for environ in (before, after):

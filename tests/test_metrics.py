@@ -1,50 +1,111 @@
-import numpy as np
+"""`GET /metrics`: the values with several workers, and the format of Prometheus."""
+
+import os
+import signal
+import subprocess
+import time
+
 import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
 
-from stages import metrics
-
-LABELS = np.array([0, 1, 1, 2])
-PROBABILITIES = np.zeros((4, 10), np.float32)
-PROBABILITIES[range(4), [0, 1, 2, 2]] = [0.9, 0.6, 0.7, 0.8]
-PROBABILITIES[range(4), [9, 9, 1, 9]] = [0.1, 0.4, 0.3, 0.2]
-PREDICTIONS = PROBABILITIES.argmax(1)
+from tests.conftest import program, running_server
 
 
-def test_accuracy():
-    assert metrics.accuracy(PROBABILITIES, LABELS) == 0.75
+@pytest.fixture(scope="module")
+def served(repository):
+    with running_server(repository.path, "--workers=2") as started:
+        yield started
 
 
-def test_cross_entropy():
-    expected = -np.log([0.9, 0.6, 0.3, 0.8]).mean()
-    assert metrics.cross_entropy(PROBABILITIES, LABELS) == pytest.approx(expected)
+def figures(server):
+    """Return the value of each sample by name and labels."""
+    text = requests.get(f"{server.url}/metrics", timeout=30).text
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
 
 
-def test_cross_entropy_of_an_impossible_label_is_large_and_finite():
-    certain = np.eye(10, dtype=np.float32)[[3]]
-    assert 80 < metrics.cross_entropy(certain, np.array([4])) < 100
+def send(server, files):
+    parts = [("image", (file.name, file.read_bytes())) for file in files]
+    return requests.post(f"{server.url}/recognize", files=parts, timeout=30)
 
 
-def test_precision_and_recall_are_per_label_and_0_where_undefined():
-    assert metrics.precision(PREDICTIONS, LABELS) == [1, 1, 0.5] + [0] * 7
-    assert metrics.recall(PREDICTIONS, LABELS) == [1, 0.5, 1] + [0] * 7
+def test_metrics_are_summed_over_all_workers(served, png_files, predictions):
+    before = figures(served)
+    for file in png_files[:30]:  # each on a new connection, so either worker may answer it
+        send(served, [file])
+    send(served, png_files[30:50])
+    send(served, [])
+    after = figures(served)
+
+    def increase(name, **labels):
+        key = (name, *sorted(labels.items()))
+        return after[key] - before.get(key, 0)
+
+    route = {"method": "POST", "route": "/recognize"}
+    assert increase("mnist_requests_total", **route, status="200") == 31
+    assert increase("mnist_requests_total", **route, status="415") == 1
+    assert increase("mnist_request_seconds_count", route="/recognize") == 32
+    assert increase("mnist_request_images_count") == 31
+    assert increase("mnist_request_images_sum") == 50
+    assert increase("mnist_confidence_ratio_count") == 50
+    for label in range(10):
+        expected = int((predictions[:50] == label).sum())
+        assert increase("mnist_images_total", label=str(label)) == expected
 
 
-def test_expected_calibration_error_weighs_each_bin_s_gap_by_its_images():
-    # One image in each of the bins that hold 0.9, 0.6, 0.7 and 0.8.
-    bins = metrics.calibration_bins(PROBABILITIES, LABELS)
-    assert [one.images for one in bins] == [1, 1, 1, 1]
-    assert [one.accuracy for one in bins] == [1, 0, 1, 1]
-    expected = (abs(1 - 0.9) + abs(1 - 0.6) + abs(0 - 0.7) + abs(1 - 0.8)) / 4
-    assert metrics.expected_calibration_error(bins) == pytest.approx(expected)
+def test_metrics_name_the_artifact(served, version):
+    assert figures(served)["mnist_model_info", ("version", version)] == 1
 
 
-def test_images_of_one_bin_are_averaged():
-    probabilities = np.tile(PROBABILITIES[:1], (4, 1))
-    (only,) = metrics.calibration_bins(probabilities, np.array([0, 0, 0, 5]))
-    assert only.confidence == pytest.approx(0.9)
-    assert (only.accuracy, only.images) == (0.75, 4)
+def test_only_the_request_for_the_metrics_is_in_flight(served):
+    assert figures(served)["mnist_requests_in_flight",] == 1
 
 
-def test_certainty_that_is_right_is_perfectly_calibrated():
-    bins = metrics.calibration_bins(np.eye(10), np.arange(10))
-    assert metrics.expected_calibration_error(bins) == 0
+def test_unknown_paths_share_one_series(served):
+    for number in range(3):
+        requests.get(f"{served.url}/nothing/{number}", timeout=30)
+    routes = {dict(key[1:]).get("route") for key in figures(served)}
+    assert "none" in routes
+    assert not any(route and "nothing" in route for route in routes)
+
+
+def test_rare_methods_share_one_series(served):
+    for method in ("PROPFIND", "MKCOL", "LOCK"):
+        requests.request(method, f"{served.url}/recognize", timeout=30)
+    methods = {dict(key[1:]).get("method") for key in figures(served)}
+    assert "other" in methods
+    assert methods.isdisjoint({"PROPFIND", "MKCOL", "LOCK"})
+
+
+@pytest.mark.slow
+def test_counts_of_a_killed_worker_stay_and_its_requests_are_not_in_flight(repository, png_files):
+    with running_server(repository.path, "--workers=1") as server:
+        send(server, png_files[:5])
+        os.kill(server.worker(), signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                after = figures(server)
+                break
+            except requests.ConnectionError:
+                assert time.monotonic() < deadline, "the service did not replace the worker"
+                time.sleep(0.1)
+        assert after["mnist_request_images_sum",] == 5
+        assert after["mnist_requests_in_flight",] == 1
+
+
+def test_promtool_reports_no_problem(served, png_files):
+    send(served, png_files[:2])
+    text = requests.get(f"{served.url}/metrics", timeout=30).text
+    done = subprocess.run(
+        [program("promtool", "prometheus"), "check", "metrics"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

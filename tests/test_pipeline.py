@@ -1,4 +1,4 @@
-"""The pipeline as a DVC user drives it, in a real repository on a slice of real images."""
+"""Tests of the pipeline with DVC's commands, in a repository with a slice of MNIST."""
 
 import ast
 import csv
@@ -12,7 +12,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from service import pin
+from service.recognition import pin
 from tests.conftest import FASHION, MNIST, PROJECT, take_from
 
 STAGES = ["download", "png", "train", "evaluate", "pictures", "export"]
@@ -22,7 +22,7 @@ def lock(repository):
     return (repository.path / "dvc.lock").read_text()
 
 
-def test_the_first_run_makes_and_records_everything(repository):
+def test_first_run_writes_and_records_all_outputs(repository):
     assert repository.run("git", "status", "--porcelain") == ""
     assert "up to date" in repository.run("dvc", "status")
     recorded = yaml.safe_load(lock(repository))["stages"]
@@ -32,24 +32,24 @@ def test_the_first_run_makes_and_records_everything(repository):
     assert list((repository.path / "data").glob(".*.partial")) == []
 
 
-def test_a_second_run_does_nothing(repository):
+def test_second_run_runs_no_stage(repository):
     before = lock(repository)
-    said = repository.run("dvc", "repro")
-    assert "Data and pipelines are up to date." in said
-    assert "Running stage" not in said
+    output = repository.run("dvc", "repro")
+    assert "Data and pipelines are up to date." in output
+    assert "Running stage" not in output
     assert lock(repository) == before
 
 
-def test_a_forced_run_in_other_processes_makes_the_same_bytes(scratch):
+def test_forced_run_writes_the_same_bytes(scratch):
     before = lock(scratch)
     scratch.run("dvc", "repro", "--force")
     assert lock(scratch) == before
     assert scratch.run("git", "status", "--porcelain") == ""
 
 
-def test_the_metrics_hold_together(repository):
-    said = json.loads(repository.run("dvc", "metrics", "show", "--json"))
-    files = said[""]["data"]
+def test_metrics_are_consistent(repository):
+    metrics = json.loads(repository.run("dvc", "metrics", "show", "--json"))
+    files = metrics[""]["data"]
     figures = files["data/evaluation/metrics.json"]["data"]
     with (repository.path / "data/evaluation/predictions.csv").open() as file:
         rows = [(row["label"], row["prediction"]) for row in csv.DictReader(file)]
@@ -57,17 +57,17 @@ def test_the_metrics_hold_together(repository):
     assert figures["errors"] == errors
     assert figures["accuracy"] == pytest.approx(1 - errors / 500)
     kept = [row for number, row in enumerate(rows) if number not in (3, 5)]
-    right = sum(label == prediction for label, prediction in kept)
-    assert figures["accuracy_without_rejected_labels"] == pytest.approx(right / 498)
+    correct = sum(label == prediction for label, prediction in kept)
+    assert figures["accuracy_without_rejected_labels"] == pytest.approx(correct / 498)
     sevens = [row for row in rows if row[0] == "7"]
     assert figures["recall"]["7"] == pytest.approx(sevens.count(("7", "7")) / len(sevens))
     assert set(files["data/training/metrics.json"]["data"]) == {"train", "validation", "step"}
 
 
-def test_the_plots_are_drawn(scratch):
+def test_dvc_plots_contain_all_plots(scratch):
     scratch.run("dvc", "plots", "show", "--out", "plots")
     page = (scratch.path / "plots/index.html").read_text()
-    for title in ("Accuracy after each epoch", "Cross-entropy after each", "Labels and pred"):
+    for title in ("Accuracy after each epoch", "Cross-entropy after each", "Confusion matrix"):
         assert title in page
     assert "mistakes.png" in page
     with Image.open(scratch.path / "data/evaluation/mistakes.png") as picture:
@@ -82,10 +82,10 @@ def test_the_plots_are_drawn(scratch):
         (("data", "png"), {"splits": ["testing", "training"]}, ["png"]),
         (("network",), {"kind": "mlp"}, ["train", "export"]),
         (("network", "cnn"), {"filters": [8, 8, 8, 8]}, ["train"]),
-        (("network", "mlp"), {"hidden": [8]}, []),  # of the kind that is not chosen
+        (("network", "mlp"), {"hidden": [8]}, []),  # network.kind is cnn
         (("train",), {"epochs": 4}, ["train", "export"]),
         (("train",), {"seed": 2}, ["train", "export"]),
-        (("train",), {"validation": 100}, ["train", "export"]),
+        (("train",), {"validation_size": 100}, ["train", "export"]),
         (("train", "cnn"), {"batch_size": 100}, ["train"]),
         (("train", "cnn", "augment"), {"shift": 1.0}, ["train"]),
         (("train", "mlp"), {"batch_size": 10}, []),
@@ -94,7 +94,7 @@ def test_the_plots_are_drawn(scratch):
         (("export", "min_accuracy"), {"mlp": 0.4}, []),
     ],
 )
-def test_a_change_of_a_parameter_changes_the_stage_that_reads_it(scratch, section, change, changed):
+def test_changed_parameter_affects_the_stages_that_read_it(scratch, section, change, changed):
     def edit(params):
         for name in section:
             params = params[name]
@@ -104,43 +104,43 @@ def test_a_change_of_a_parameter_changes_the_stage_that_reads_it(scratch, sectio
     assert list(json.loads(scratch.run("dvc", "status", "--json"))) == changed
 
 
-def test_a_stage_whose_inputs_came_out_the_same_is_not_run(scratch):
-    """The files come from another folder, but are the same files."""
+def test_stage_does_not_run_if_its_inputs_stay_the_same(scratch):
+    """The download has another mirror, but its files are the same."""
     shutil.copytree(MNIST, scratch.path / "copy")
     scratch.edit_params(lambda params: params["data"]["idx"].update(mirrors=["copy"]))
-    said = scratch.run("dvc", "repro")
-    run = [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")]
+    output = scratch.run("dvc", "repro")
+    run = [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
     assert run == ["download"]
 
 
-def test_an_experiment_trains_the_other_network(scratch):
+def test_experiment_trains_the_other_network(scratch):
     scratch.run(
         "dvc", "exp", "run", "--name=mlp", "-S", "network.kind=mlp", "-S", "train.epochs=1",
     )  # fmt: skip
-    said = scratch.run("dvc", "exp", "show", "--csv")
-    rows = {row["Experiment"]: row for row in csv.DictReader(io.StringIO(said))}
+    table = scratch.run("dvc", "exp", "show", "--csv")
+    rows = {row["Experiment"]: row for row in csv.DictReader(io.StringIO(table))}
     assert rows["mlp"]["network.kind"] == "mlp"
     assert rows["mlp"]["train.epochs"] == "1"
     assert float(rows["mlp"]["accuracy"]) > 0.5
-    changed = scratch.run("dvc", "metrics", "diff")
-    assert "accuracy" in changed
-    assert "Change" in changed
+    difference = scratch.run("dvc", "metrics", "diff")
+    assert "accuracy" in difference
+    assert "Change" in difference
     config = json.loads((scratch.path / "data/network/network.json").read_text())
     assert config["config"]["name"] == "mlp"
 
 
-def test_the_queue_runs_experiments_that_can_be_shown_and_compared(scratch):
+def test_queued_experiments_can_be_listed_and_compared(scratch):
     scratch.run("dvc", "exp", "run", "--queue", "--name=few", "-S", "train.epochs=1,2",
         "-S", "network.kind=mlp")  # fmt: skip
     scratch.run("dvc", "exp", "run", "--run-all")
-    said = scratch.run("dvc", "exp", "show", "--csv")
-    rows = {row["Experiment"]: row for row in csv.DictReader(io.StringIO(said))}
+    table = scratch.run("dvc", "exp", "show", "--csv")
+    rows = {row["Experiment"]: row for row in csv.DictReader(io.StringIO(table))}
     assert [rows[name]["train.epochs"] for name in ("few-1", "few-2")] == ["1", "2"]
     assert "revision" in scratch.run("dvc", "plots", "diff", "few-1", "few-2", "--show-vega",
         "--targets", "data/training/plots/custom/loss.json")  # fmt: skip
 
 
-def test_another_data_set_of_the_same_form_is_a_matter_of_parameters(scratch):
+def test_parameters_select_another_data_set_of_the_same_format(scratch):
     names = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat"]
     names += ["Sandal", "Shirt", "Sneaker", "Bag", "Boot"]
 
@@ -148,7 +148,7 @@ def test_another_data_set_of_the_same_form_is_a_matter_of_parameters(scratch):
         take_from(params, FASHION)
         params["data"].update(name="Fashion-MNIST", source="Zalando SE; MIT", classes=names)
         params["network"]["kind"] = "mlp"
-        params["train"]["validation"] = 100
+        params["train"]["validation_size"] = 100
 
     scratch.edit_params(edit)
     scratch.run("dvc", "repro")
@@ -159,67 +159,67 @@ def test_another_data_set_of_the_same_form_is_a_matter_of_parameters(scratch):
     assert "Zalando" in card
 
 
-def test_a_model_that_is_not_good_enough_stops_the_run_and_leaves_the_last(scratch, tmp_path):
+def test_model_below_the_minimum_accuracy_leaves_the_previous_one_in_place(scratch, tmp_path):
     before = yaml.safe_load(lock(scratch))["stages"]["export"]
     scratch.edit_params(lambda params: params["export"]["min_accuracy"].update(cnn=1.0))
-    said = scratch.run("dvc", "repro", status=None)
-    assert "below export.min_accuracy.cnn (1.0)" in said
-    assert "Traceback" not in said
+    output = scratch.run("dvc", "repro", status=None)
+    assert "below export.min_accuracy.cnn (1.0)" in output
+    assert "Traceback" not in output
     assert yaml.safe_load(lock(scratch))["stages"]["export"] == before
-    pin.copy(pin.read(scratch.path / "dvc.lock"), tmp_path / "copy")  # or there is a PinError
+    pin.copy(pin.read(scratch.path / "dvc.lock"), tmp_path / "copy")  # raises if it differs
 
 
-def test_a_bad_parameter_stops_the_run_before_anything_is_lost(scratch):
+def test_invalid_parameter_leaves_the_outputs_in_place(scratch):
     scratch.edit_params(lambda params: params["data"]["idx"].update(mirrors=[]))
-    said = scratch.run(sys.executable, "-m", "stages.download", status=1)
-    assert said.startswith("stages.download: params.yaml: data.idx.mirrors: ")
+    output = scratch.run(sys.executable, "-m", "stages", "download", status=1)
+    assert output.startswith("stages.download: params.yaml: data.idx.mirrors: ")
     assert len(list((scratch.path / "data/idx").iterdir())) == 4
 
 
-def test_a_failed_download_leaves_what_was_there(scratch):
+def test_failed_download_leaves_the_outputs_in_place(scratch):
     scratch.edit_params(lambda params: params["data"]["idx"].update(mirrors=["/no/such/folder"]))
-    said = scratch.run(sys.executable, "-m", "stages.download", status=1)
-    assert "/no/such/folder: there is no such folder" in said
-    assert "Traceback" not in said
+    output = scratch.run(sys.executable, "-m", "stages", "download", status=1)
+    assert "/no/such/folder: the folder does not exist" in output
+    assert "Traceback" not in output
     assert len(list((scratch.path / "data/idx").iterdir())) == 4
     assert list((scratch.path / "data").glob(".*.partial")) == []
 
 
-def test_the_png_files_are_the_same_bytes_whichever_mirror_answered(scratch):
+def test_png_files_do_not_depend_on_the_mirror(scratch):
     published = scratch.path / "mnist_png.tar.gz"
     with tarfile.open(published, "w:gz") as archive:
         archive.add(scratch.path / "data/png", "mnist_png")
     scratch.edit_params(lambda params: params["data"]["png"].update(mirrors=[str(published)]))
     before = yaml.safe_load(lock(scratch))["stages"]["png"]["outs"]
-    said = scratch.run("dvc", "repro", "png")
-    assert f"{published}: every image equals its IDX image" in said
+    output = scratch.run("dvc", "repro", "png")
+    assert f"{published}: every image equals its IDX image" in output
     assert yaml.safe_load(lock(scratch))["stages"]["png"]["outs"] == before
 
 
-def test_a_deleted_output_comes_back_from_the_run_cache(scratch):
+def test_deleted_outputs_are_restored_from_the_run_cache(scratch):
     before = lock(scratch)
     for name in ("data/network", "data/model"):
         shutil.rmtree(scratch.path / name)
-    said = scratch.run("dvc", "repro")
-    assert "epoch" not in said
+    output = scratch.run("dvc", "repro")
+    assert "epoch" not in output
     assert lock(scratch) == before
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_every_stage_depends_on_exactly_the_code_that_it_imports(stage):
+def test_deps_list_exactly_the_modules_that_the_stage_imports(stage):
     stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
     declared = {path for path in stages[stage]["deps"] if path.endswith(".py")}
-    assert declared == imported(f"stages/{stage}.py")
+    assert declared == imported_modules(f"stages/{stage}.py")
 
 
-def imported(path):
-    """The project's modules that a module imports, and those that these import, and itself."""
-    found, waiting = set(), [path]
+def imported_modules(path):
+    """Return a module and all modules of the project that it imports, directly or indirectly."""
+    modules, waiting = set(), [path]
     while waiting:
         current = waiting.pop()
-        if current in found:
+        if current in modules:
             continue
-        found.add(current)
+        modules.add(current)
         for node in ast.walk(ast.parse((PROJECT / current).read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
@@ -229,4 +229,4 @@ def imported(path):
                 continue
             files = [name.replace(".", "/") + ".py" for name in names]
             waiting += [file for file in files if (PROJECT / file).exists()]
-    return found
+    return modules

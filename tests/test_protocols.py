@@ -1,4 +1,4 @@
-"""Requests of both protocols in every form, right and nearly right, on the live service."""
+"""Generate valid and damaged requests of both protocols, and send them to the service."""
 
 import copy
 import json
@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service import recognizer
-from service.open_inference import LENGTH
+from service.api.open_inference import LENGTH
+from service.recognition import engines
 
 TENSORFLOW, OPEN = "/v1/models/mnist:predict", "/v2/models/mnist/infer"
 OUTPUTS: dict[str, np.dtype[Any]] = {"label": np.dtype("<i8"), "probabilities": np.dtype("<f4")}
@@ -33,18 +33,18 @@ JUNK: tuple[Any, ...] = (
 )
 
 flags = st.booleans()
-chosen = st.lists(st.integers(0, 499), min_size=1, max_size=4)  # of the test images
+indices = st.lists(st.integers(0, 499), min_size=1, max_size=4)  # indices of test images
 
 
 @pytest.fixture(scope="module")
 def model(artifact):
-    """The artifact itself, without the service."""
-    return recognizer.load(artifact.path / "data/model", "litert")
+    """The artifact, loaded without the service."""
+    return engines.load(artifact.path / "data/model", "litert")
 
 
 @st.composite
 def tensorflow_requests(draw):
-    """A function of images and their files to the payload of a request."""
+    """Draw a function that converts images and their files to the payload of a request."""
     pictures, named, column = draw(flags), draw(flags), draw(flags)
     number = draw(st.sampled_from([int, float]))
     name = "png_bytes" if pictures else "image"
@@ -64,7 +64,7 @@ def tensorflow_requests(draw):
 
 @st.composite
 def open_requests(draw):
-    """A function of images and their files to the header of a request and its binary tensor."""
+    """Draw a function that converts images and files to a request's header and binary tensor."""
     datatype = draw(st.sampled_from(["UINT8", "FP32", "BYTES"]))
     binary, nested = draw(flags), draw(flags)
     error = draw(st.sampled_from([-0.4, 0.0, 0.4]))
@@ -102,51 +102,56 @@ def open_requests(draw):
 
 @st.composite
 def outputs(draw):
-    """Some of the outputs, each as a binary tensor, in JSON or as it is by default."""
+    """Draw some of the outputs, each as a binary tensor, in JSON or in the default form."""
     parameters = st.fixed_dictionaries({}, optional={"binary_data": flags})
     names = draw(st.lists(st.sampled_from(list(OUTPUTS)), min_size=1, unique=True))
     return [{"name": name, "parameters": draw(parameters)} for name in names]
 
 
-@given(chosen, tensorflow_requests())
-def test_any_form_of_tensorflow_serving(client, model, testing, png_files, chosen, payload):
-    given = payload(testing[0][chosen], [png_files[number].read_bytes() for number in chosen])
-    answer = client.post(TENSORFLOW, data=orjson.dumps(given))
+@given(indices, tensorflow_requests())
+def test_tensorflow_serving_answers_requests_of_any_form(
+    client, model, testing, png_files, chosen, payload
+):
+    request_ = payload(testing[0][chosen], [png_files[number].read_bytes() for number in chosen])
+    answer = client.post(TENSORFLOW, data=orjson.dumps(request_))
     assert answer.status_code == 200
-    told = answer.json()
-    if "inputs" in given:
-        told = told["outputs"]
+    content = answer.json()
+    if "inputs" in request_:
+        values = content["outputs"]
     else:
-        told = {name: [row[name] for row in told["predictions"]] for name in OUTPUTS}
-    same(told, OUTPUTS, model.recognize(testing[0][chosen]))
+        values = {name: [row[name] for row in content["predictions"]] for name in OUTPUTS}
+    assert_same(values, OUTPUTS, model.recognize(testing[0][chosen]))
 
 
-@given(chosen, open_requests())
-def test_any_form_of_the_open_inference_protocol(
+@given(indices, open_requests())
+def test_open_inference_answers_requests_of_any_form(
     client, model, testing, png_files, chosen, request_
 ):
     files = [png_files[number].read_bytes() for number in chosen]
     header, binary = request_(testing[0][chosen], files)
-    answer = sent(client, header, binary)
+    answer = send(client, header, binary)
     assert answer.status_code == 200
-    told, values = read(answer)
-    assert told.get("id") == header.get("id")
-    wanted = [output["name"] for output in header.get("outputs", [{"name": n} for n in OUTPUTS])]
-    same(values, wanted, model.recognize(testing[0][chosen]))
+    content, values = read(answer)
+    assert content.get("id") == header.get("id")
+    names = [output["name"] for output in header.get("outputs", [{"name": n} for n in OUTPUTS])]
+    assert_same(values, names, model.recognize(testing[0][chosen]))
     default = header.get("parameters", {}).get("binary_data_output", False)
-    for asked, output in zip(header.get("outputs", []), told["outputs"], strict=False):
-        as_binary = asked["parameters"].get("binary_data", default)
+    for requested, output in zip(header.get("outputs", []), content["outputs"], strict=False):
+        as_binary = requested["parameters"].get("binary_data", default)
         assert ("data" in output) != as_binary
 
 
-@given(chosen, tensorflow_requests(), st.data())
-def test_a_damaged_request_of_tensorflow_serving(client, testing, png_files, chosen, payload, data):
-    given = payload(testing[0][chosen], [png_files[number].read_bytes() for number in chosen])
-    answered_or_refused(client.post(TENSORFLOW, data=orjson.dumps(damaged(given, data.draw))))
+@given(indices, tensorflow_requests(), st.data())
+def test_tensorflow_serving_answers_or_refuses_a_damaged_request(
+    client, testing, png_files, chosen, payload, data
+):
+    request_ = payload(testing[0][chosen], [png_files[number].read_bytes() for number in chosen])
+    content = orjson.dumps(damaged(request_, data.draw))
+    assert_answered_or_refused(client.post(TENSORFLOW, data=content))
 
 
-@given(chosen, open_requests(), st.data())
-def test_a_damaged_request_of_the_open_inference_protocol(
+@given(indices, open_requests(), st.data())
+def test_open_inference_answers_or_refuses_a_damaged_request(
     client, testing, png_files, chosen, request_, data
 ):
     files = [png_files[number].read_bytes() for number in chosen]
@@ -156,8 +161,8 @@ def test_a_damaged_request_of_the_open_inference_protocol(
         if place < len(content):
             content[place] = data.draw(st.integers(0, 255))
     cut = data.draw(st.sampled_from([0, 0, 0, 1, 3, 784]))
-    answered_or_refused(
-        sent(
+    assert_answered_or_refused(
+        send(
             client,
             damaged(header, data.draw),
             bytes(content[: len(content) - cut]),
@@ -167,7 +172,7 @@ def test_a_damaged_request_of_the_open_inference_protocol(
 
 
 def damaged(value, draw):
-    """JSON with some of its parts removed, doubled or replaced by what does not belong there."""
+    """Return JSON with some of its parts removed, duplicated or replaced by junk."""
     value = copy.deepcopy(value)
     for _ in range(draw(st.integers(1, 3))):
         parts = list(places(value))
@@ -187,25 +192,26 @@ def damaged(value, draw):
 
 
 def places(value):
-    """Each part of JSON, as what holds it and its key there; of a list the first two."""
+    """Yield the container and the key of each part of JSON, but only the first two of a list."""
     for key in list(value) if isinstance(value, dict) else range(len(value))[:2]:
         yield value, key
         if isinstance(value[key], dict | list):
             yield from places(value[key])
 
 
-def sent(client, header, binary, error=0):
+def send(client, header, binary, error=0):
+    """Send a request whose length header is wrong by `error`."""
     head = orjson.dumps(header)
     headers = {LENGTH: str(len(head) + error)} if binary or error else None
     return client.post(OPEN, data=head + binary, headers=headers)
 
 
 def read(answer):
-    """The JSON of an answer, and its outputs by their names."""
+    """Return the JSON of a response, and its outputs by name."""
     length = int(answer.headers.get(LENGTH, len(answer.content)))
-    told, binary = json.loads(answer.content[:length]), answer.content[length:]
+    content, binary = json.loads(answer.content[:length]), answer.content[length:]
     values = {}
-    for output in told["outputs"]:
+    for output in content["outputs"]:
         if "data" in output:
             flat = np.array(output["data"])
         else:
@@ -213,18 +219,18 @@ def read(answer):
             flat, binary = np.frombuffer(binary[:size], OUTPUTS[output["name"]]), binary[size:]
         values[output["name"]] = flat.reshape(output["shape"])
     assert not binary
-    return told, values
+    return content, values
 
 
-def same(told, names, expected):
-    """To the last digit of a float32: both are the same computation on the same pixels."""
-    assert list(told) == list(names)
-    for name, values in zip(OUTPUTS, expected, strict=True):
-        if name in told:
-            np.testing.assert_array_equal(np.array(told[name], values.dtype), values)
+def assert_same(values, names, expected):
+    """Compare to the last digit of a float32, because both computations are the same."""
+    assert list(values) == list(names)
+    for name, array in zip(OUTPUTS, expected, strict=True):
+        if name in values:
+            np.testing.assert_array_equal(np.array(values[name], array.dtype), array)
 
 
-def answered_or_refused(answer):
+def assert_answered_or_refused(answer):
     assert answer.status_code in {200, 400, 422}
     if answer.status_code != 200:
         assert list(answer.json()) == ["error"]

@@ -1,6 +1,6 @@
-"""The model on a machine that never trained: pushed, pulled and served, through real remotes.
+"""Tests that push the model to DVC remotes, and pull and serve it on a machine that never trained.
 
-Where there is no sshd (Debian: openssh-server), what needs it is skipped, but not in CI.
+Without sshd (Debian: openssh-server), the tests of the SSH remote are skipped, or fail in CI.
 """
 
 import os
@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import requests
 
-from service import pin
+from service.recognition import pin
 from tests.conftest import START_TIMEOUT, Repository, free_port, program, running_server
 
 MODEL = "data/model"
@@ -26,7 +26,7 @@ MODEL = "data/model"
 
 @dataclass(frozen=True)
 class SSH:
-    """What an SSH server with one user and one folder needs, in a folder of its own."""
+    """The files and the port of an SSH server with one user and one storage folder."""
 
     program: str
     folder: Path
@@ -41,20 +41,20 @@ class SSH:
         return self.folder / "storage"
 
     @contextmanager
-    def running(self, *, largest: int | None = None) -> Iterator[None]:
-        """Run sshd. A session that writes a file of more than `largest` KiB is killed by that."""
-        limit = "" if largest is None else f"ulimit -f {2 * largest} && "  # blocks of 512 bytes
-        serve = [self.program, "-D", "-e", "-f", str(self.folder / "sshd_config")]
+    def running(self, *, max_kib: int | None = None) -> Iterator[None]:
+        """Run sshd. The kernel kills a session that writes a file of more than `max_kib` KiB."""
+        limit = "" if max_kib is None else f"ulimit -f {2 * max_kib} && "  # blocks of 512 bytes
+        command = [self.program, "-D", "-e", "-f", str(self.folder / "sshd_config")]
         with (
             privilege_separation_directory(),
             (self.folder / "log").open("w+") as log,
-            subprocess.Popen(["sh", "-c", f'{limit}exec "$@"', "sh", *serve], stderr=log) as sshd,
+            subprocess.Popen(["sh", "-c", f'{limit}exec "$@"', "sh", *command], stderr=log) as sshd,
         ):
             try:
                 deadline = time.monotonic() + START_TIMEOUT
                 while not is_open(self.port):
                     assert sshd.poll() is None, (self.folder / "log").read_text()
-                    assert time.monotonic() < deadline, "sshd does not answer"
+                    assert time.monotonic() < deadline, "sshd does not respond"
                     time.sleep(0.02)
                 yield
             finally:
@@ -63,7 +63,7 @@ class SSH:
 
 @contextmanager
 def privilege_separation_directory() -> Iterator[None]:
-    """What sshd demands under root, and Debian's service makes when it starts."""
+    """Create the folder that sshd needs under root, as Debian's service does at its start."""
     directory = Path("/run/sshd")
     if os.geteuid() != 0 or directory.exists():
         yield
@@ -95,25 +95,25 @@ def ssh(tmp_path: Path) -> SSH:
         AuthorizedKeysFile {folder / "user.pub"}
         PasswordAuthentication no
         PidFile none
-        StrictModes no  # the folder is in one that everyone may write to
+        StrictModes no  # a parent folder is writable for everyone
         Subsystem sftp internal-sftp
         UsePAM no
     """)
-    made = SSH(sshd, folder, port)
-    made.storage.mkdir()
-    return made
+    server = SSH(sshd, folder, port)
+    server.storage.mkdir()
+    return server
 
 
 @pytest.fixture
 def trained(scratch: Repository, ssh: SSH) -> Repository:
-    """The repository of a machine that trained, with an SSH remote."""
+    """Return the repository of a machine that trained the model, with an SSH remote."""
     add_remote(scratch, f"ssh://127.0.0.1:{ssh.port}{ssh.storage}")
     scratch.run("dvc", "remote", "modify", "--local", "storage", "keyfile", str(ssh.key))
     return scratch
 
 
 def add_remote(repository: Repository, url: str, *, verify: bool = True) -> None:
-    """Add a remote and commit it, as the README says, or without `verify`."""
+    """Add a remote as the documentation describes, optionally without `verify`, and commit it."""
     repository.run("dvc", "remote", "add", "--default", "storage", url)
     if verify:
         repository.run("dvc", "remote", "modify", "storage", "verify", "true")
@@ -121,11 +121,11 @@ def add_remote(repository: Repository, url: str, *, verify: bool = True) -> None
 
 
 def clone(repository: Repository, path: Path, *options: str) -> Repository:
-    """What another machine has: what is in git, and its key."""
+    """Clone the repository with git, as another machine does, and copy the SSH key's settings."""
     repository.run("git", "clone", "--quiet", *options, ".", str(path))
-    private = repository.path / ".dvc/config.local"
-    if private.exists():
-        shutil.copy(private, path / ".dvc")
+    local_config = repository.path / ".dvc/config.local"
+    if local_config.exists():
+        shutil.copy(local_config, path / ".dvc")
     return Repository(path)
 
 
@@ -136,14 +136,14 @@ def assert_pinned(repository: Repository, version: str) -> None:
         pin.copy(pinned, Path(folder) / "copy")
 
 
-def refusal(repository: Repository) -> str:
-    """What the service says that does not serve."""
-    said = repository.run(sys.executable, "-m", "service", f"--port={free_port()}", status=1)
-    assert "Serving" not in said
-    return said
+def start_error(repository: Repository) -> str:
+    """Start the service, which must fail, and return its output."""
+    output = repository.run(sys.executable, "-m", "service", f"--port={free_port()}", status=1)
+    assert "Serving" not in output
+    return output
 
 
-def test_a_machine_that_never_trained_serves_the_pinned_model(
+def test_machine_that_never_trained_serves_the_pinned_model(
     trained, ssh, tmp_path, png_files, predictions, version
 ):
     with ssh.running():
@@ -153,24 +153,22 @@ def test_a_machine_that_never_trained_serves_the_pinned_model(
     assert not (other.path / "data/network").exists()
     with running_server(other.path, "--workers=1") as server:
         files = {"image": png_files[0].read_bytes()}
-        answer = requests.post(f"{server.url}/recognize", files=files, timeout=30)
-    assert answer.json()["labels"] == [predictions[0]]
-    assert answer.headers["X-Model-Version"] == version
+        response = requests.post(f"{server.url}/recognize", files=files, timeout=30)
+    assert response.json()["labels"] == [predictions[0]]
+    assert response.headers["X-Model-Version"] == version
 
 
-def test_a_push_that_is_cut_gives_no_model_and_another_one_completes_it(
-    trained, ssh, tmp_path, version
-):
-    with ssh.running(largest=100):
-        said = trained.run("dvc", "push", MODEL, status=1)
-    assert "failed to push data to the cloud" in said
-    arrived = [file for file in ssh.storage.rglob("*") if file.is_file()]
-    assert max(file.stat().st_size for file in arrived) == 100 * 1024  # a part of a file
+def test_second_push_completes_an_interrupted_push(trained, ssh, tmp_path, version):
+    with ssh.running(max_kib=100):
+        output = trained.run("dvc", "push", MODEL, status=1)
+    assert "failed to push data to the cloud" in output
+    stored = [file for file in ssh.storage.rglob("*") if file.is_file()]
+    assert max(file.stat().st_size for file in stored) == 100 * 1024  # one file is incomplete
     other = clone(trained, tmp_path / "other")
     with ssh.running():
-        said = other.run("dvc", "pull", MODEL, status=1)
-        assert "failed to pull data from the cloud" in said
-        assert f"expected the artifact {version}" in refusal(other)
+        output = other.run("dvc", "pull", MODEL, status=1)
+        assert "failed to pull data from the cloud" in output
+        assert f"expected the artifact {version}" in start_error(other)
 
         trained.run("dvc", "push", MODEL)
         other.run("dvc", "pull", MODEL)
@@ -178,7 +176,7 @@ def test_a_push_that_is_cut_gives_no_model_and_another_one_completes_it(
 
 
 def damage(storage: Path, model: Path) -> None:
-    """Change a byte of what a remote holds of a file of the model."""
+    """Flip one bit of the model's saved_model.pb in a remote."""
     content = (model / "saved_model.pb").read_bytes()
     damaged = bytearray(content)
     damaged[len(damaged) // 2] ^= 1
@@ -190,14 +188,12 @@ def damage(storage: Path, model: Path) -> None:
 
 
 def repair(storage: Path, trained: Repository) -> None:
-    """Fill the remote afresh: DVC sends nothing that it has sent before and that has the name."""
+    """Empty the remote and push again, because DVC does not replace files that exist there."""
     shutil.rmtree(storage)
     trained.run("dvc", "push", MODEL)
 
 
-def test_a_damaged_object_is_refused_by_the_pull_if_the_remote_is_to_be_verified(
-    scratch, tmp_path, version
-):
+def test_pull_rejects_a_damaged_object_if_the_remote_has_verify(scratch, tmp_path, version):
     storage = tmp_path / "storage"
     add_remote(scratch, str(storage))
     scratch.run("dvc", "push", MODEL)
@@ -205,32 +201,30 @@ def test_a_damaged_object_is_refused_by_the_pull_if_the_remote_is_to_be_verified
     other = clone(scratch, tmp_path / "other")
     assert "failed to pull data from the cloud" in other.run("dvc", "pull", MODEL, status=1)
     assert not (other.path / MODEL).exists()
-    assert f"expected the artifact {version}" in refusal(other)
+    assert f"expected the artifact {version}" in start_error(other)
 
     repair(storage, scratch)
     other.run("dvc", "pull", MODEL)
     assert_pinned(other, version)
 
 
-def test_a_damaged_object_that_the_pull_lets_through_is_refused_by_the_service(
-    scratch, tmp_path, version
-):
+def test_service_rejects_a_damaged_object_that_a_pull_accepts(scratch, tmp_path, version):
     storage = tmp_path / "storage"
     add_remote(scratch, str(storage), verify=False)
     scratch.run("dvc", "push", MODEL)
     damage(storage, scratch.path / MODEL)
     other = clone(scratch, tmp_path / "other")
     other.run("dvc", "pull", MODEL)
-    assert f"{MODEL} is not the pinned artifact: expected {version}, found" in refusal(other)
+    assert f"{MODEL} is not the pinned artifact: expected {version}, found" in start_error(other)
 
     repair(storage, scratch)
-    shutil.rmtree(other.path / ".dvc/cache")  # which DVC does not check again
+    shutil.rmtree(other.path / ".dvc/cache")  # DVC does not check its cache again
     shutil.rmtree(other.path / MODEL)
     other.run("dvc", "pull", MODEL)
     assert_pinned(other, version)
 
 
-def test_a_version_is_had_by_its_tag(scratch, tmp_path, version):
+def test_artifacts_get_fetches_a_version_by_its_tag(scratch, tmp_path, version):
     storage = tmp_path / "storage"
     add_remote(scratch, str(storage))
     scratch.run("dvc", "push", MODEL)
@@ -240,13 +234,13 @@ def test_a_version_is_had_by_its_tag(scratch, tmp_path, version):
     scratch.run("git", "commit", "--quiet", "--all", "--message=Another model")
 
     other = clone(scratch, tmp_path / "other", "--branch=mnist@v1.0.0")
-    url = f"file://{scratch.path}"  # by its path, DVC would take what is in its cache
+    url = f"file://{scratch.path}"  # with a plain path, DVC would use the cache there
     get = ["dvc", "artifacts", "get", url, "mnist", f"--out={MODEL}", "--force"]
-    said = other.run(*get, "--rev=v2.0.0", status=1)
-    assert "Unable to find artifact 'mnist @ v2.0.0'" in said
+    output = other.run(*get, "--rev=v2.0.0", status=1)
+    assert "Unable to find artifact 'mnist @ v2.0.0'" in output
     other.run(*get, "--rev=v1.0.0")
     assert_pinned(other, version)
 
     damage(storage, scratch.path / MODEL)
-    other.run(*get, "--rev=v1.0.0")  # DVC verifies a pull, but not this
-    assert f"{MODEL} is not the pinned artifact: expected {version}, found" in refusal(other)
+    other.run(*get, "--rev=v1.0.0")  # DVC verifies `pull`, but not `artifacts get`
+    assert f"{MODEL} is not the pinned artifact: expected {version}, found" in start_error(other)

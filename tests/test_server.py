@@ -1,4 +1,4 @@
-"""Many clients at once; slow clients, and clients that disconnect."""
+"""The service under many clients at once, slow clients, and clients that disconnect."""
 
 import json
 import resource
@@ -13,14 +13,14 @@ from tests.conftest import running_server
 
 @pytest.fixture(scope="module")
 def narrow(repository):
-    """One worker in which one request may wait."""
+    """A service with one worker, in which one request may wait."""
     with running_server(repository.path, "--workers=1", "--queue=1") as started:
         yield started
 
 
 @pytest.fixture
 def many(png_files):
-    """A form that takes a worker a while."""
+    """A form of 500 pictures, which occupies a worker for a while."""
     return [("image", (file.name, file.read_bytes())) for file in png_files]
 
 
@@ -50,7 +50,7 @@ def test_a_full_queue_answers_503_and_the_others_are_answered(narrow, many):
             assert len(answer.json()["results"]) == len(many)
 
 
-def test_64_clients_at_once_are_all_answered(server, png_files, predictions):
+def test_64_clients_at_once_all_get_responses(server, png_files, predictions):
     def send(number):
         with requests.Session() as session:
             content = png_files[number].read_bytes()
@@ -67,7 +67,7 @@ def test_64_clients_at_once_are_all_answered(server, png_files, predictions):
 
 
 @pytest.mark.slow
-def test_slow_clients_hold_up_nobody(narrow, png_files):
+def test_slow_clients_delay_no_other_client(narrow, png_files):
     content = png_files[0].read_bytes()
     head = (
         f"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
@@ -82,14 +82,14 @@ def test_slow_clients_hold_up_nobody(narrow, png_files):
         answer = requests.post(f"{narrow.url}/recognize", files={"image": content}, timeout=60)
         assert answer.status_code == 200
         slow[0].sendall(content[20:])
-        told = b"".join(iter(lambda: slow[0].recv(4096), b""))
-        assert told.startswith(b"HTTP/1.1 200 OK\r\n")
+        response = b"".join(iter(lambda: slow[0].recv(4096), b""))
+        assert response.startswith(b"HTTP/1.1 200 OK\r\n")
     finally:
         for client in slow:
             client.close()
 
 
-def test_clients_that_leave_are_no_failures(narrow, png_files):
+def test_clients_that_leave_cause_no_errors(narrow, png_files):
     for _ in range(20):
         with socket.create_connection(address(narrow), timeout=60) as client:
             client.sendall(b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nx")
@@ -97,14 +97,14 @@ def test_clients_that_leave_are_no_failures(narrow, png_files):
     assert 'status="500"' not in answer.text
 
 
-def test_health_and_metrics_have_no_body_and_head_no_content(server):
+def test_head_responses_have_no_content(server):
     for path in ("/healthz", "/metrics", "/openapi.json"):
-        got, headed = (
+        get, head = (
             requests.request(method, f"{server.url}{path}", timeout=30)
             for method in ("GET", "HEAD")
         )
-        assert (got.status_code, headed.status_code) == (200, 200)
-        assert headed.content == b""
+        assert (get.status_code, head.status_code) == (200, 200)
+        assert head.content == b""
 
 
 def test_paths_in_other_alphabets_reach_the_application(server):
@@ -114,12 +114,12 @@ def test_paths_in_other_alphabets_reach_the_application(server):
 
 
 def test_a_query_in_another_alphabet_reaches_the_application(server):
-    query = "digits=\u0446".encode()  # as it is, which no well-behaved client sends
+    query = "digits=\u0446".encode()  # a well-behaved client would percent-encode it
     with socket.create_connection(address(server), timeout=60) as client:
         head = b"POST /recognize?" + query + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
         client.sendall(head)
-        told = b"".join(iter(lambda: client.recv(4096), b""))
-    assert told.startswith(b"HTTP/1.1 400 ")
-    assert json.loads(told.partition(b"\r\n\r\n")[2]) == {
-        "error": "The parameter digits is many or one, not '\u0446'."
+        response = b"".join(iter(lambda: client.recv(4096), b""))
+    assert response.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(response.partition(b"\r\n\r\n")[2]) == {
+        "error": "The parameter digits must be many or one, not '\u0446'."
     }

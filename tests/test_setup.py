@@ -1,7 +1,7 @@
-"""The Makefile: what each command installs, from where, and only what requirements.txt locks.
+"""The Makefile: each command installs the right extras, and only packages of requirements.txt.
 
-The slow tests install the service for real. A folder of wheels is downloaded for them once, from
-the index that pip is configured for; everything else in them stays on this machine.
+The slow tests install the service for real. They download a folder of wheels once, from the index
+that pip is configured for. All their other work stays on this machine.
 """
 
 import os
@@ -19,13 +19,13 @@ import pytest
 from tests.conftest import ENVIRONMENT, PROJECT
 
 PROGRAM = ("Makefile", "pyproject.toml", "requirements.txt", "dvc.lock")
-INHERITED = ("MAKE", "MFLAGS", "PIP_", "UV_")  # settings of a make around the tests, of pip and uv
+INHERITED = ("MAKE", "MFLAGS", "PIP_", "UV_")  # prefixes of variables that `make` must not inherit
 NOT_LOCKED = {"gpu", "bench", "fuzz"}  # extras that no command of the Makefile installs
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A checkout on which nothing has run."""
+    """A fresh checkout."""
     path = tmp_path / "checkout"
     shutil.copytree(PROJECT / "service", path / "service")
     for name in PROGRAM:
@@ -35,22 +35,23 @@ def folder(tmp_path):
 
 @pytest.fixture
 def with_model(folder):
-    """The same with a model, which is not the one that dvc.lock pins."""
+    """A fresh checkout with a model that is not the one that dvc.lock pins."""
     (folder / "data/model").mkdir(parents=True)
     return folder
 
 
 def make(folder, *arguments, status=0, **settings):
-    """Run make without a home directory, caches, `INHERITED` settings, or a way to the internet.
+    """Run make without a home directory, caches, `INHERITED` variables or internet access.
 
-    Returns what it printed.
+    Returns:
+        The output of make.
     """
     environment = {
         **{name: ENVIRONMENT[name] for name in ENVIRONMENT if not name.startswith(INHERITED)},
         "HOME": str(folder.parent / "home"),
         "PIP_CONFIG_FILE": os.devnull,
         "PYTHON": sys.executable,
-        "ALL_PROXY": "http://127.0.0.1:9",  # the port to which nobody listens
+        "ALL_PROXY": "http://127.0.0.1:9",  # no program listens on this port
         "NO_PROXY": "127.0.0.1",
         **settings,
     }
@@ -87,7 +88,7 @@ def test_the_pipeline_needs_no_service_and_no_tests(folder, command):
     assert extras_of(folder, command) == {"pipeline", "cpu"}
 
 
-def test_serving_needs_the_service_alone(with_model):
+def test_serving_needs_only_the_service(with_model):
     assert extras_of(with_model, "serve") == {"service"}
 
 
@@ -105,19 +106,19 @@ def test_the_lock_file_depends_on_no_index_and_no_folder():
     assert not re.findall(r"\S*://\S*|--(?!hash=)\S+|(?<!\S)[/~]\S*", lock)
 
 
-def test_serving_without_a_model_names_the_remedy_and_installs_nothing(folder):
+def test_serving_without_a_model_names_the_remedy_and_installs_no_package(folder):
     printed = make(folder, "serve", status=2)
     assert "run `make repro` to make it, or `dvc pull data/model` to fetch it" in printed
     assert len(printed.splitlines()) == 1
     assert not (folder / ".venv").exists()
 
 
-# With real installations
+# Tests with real installations
 
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory):
-    """What the service needs and uv, with the hashes of the lock file: their names and a folder."""
+    """Names and a folder of the wheels of uv and of the service's packages, checked by hash."""
     path = tmp_path_factory.mktemp("wheels")
     compiled = subprocess.run(
         [
@@ -141,13 +142,13 @@ def wheels(tmp_path_factory):
 
 @pytest.fixture
 def offline(wheels):
-    """What pip is told to install from a folder."""
+    """The settings with which pip installs from a folder."""
     return {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels[1])}
 
 
 @pytest.fixture
 def index(wheels, tmp_path):
-    """An index of packages on this machine, and the folder that it shows."""
+    """The URL of a package index on this machine."""
     for wheel in wheels[1].glob("*.whl"):
         project = tmp_path / "simple" / wheel.name.split("-")[0].replace("_", "-").lower()
         project.mkdir(parents=True, exist_ok=True)
@@ -160,7 +161,7 @@ def index(wheels, tmp_path):
 
 
 def installed(folder):
-    """Names and versions of what is installed, without what comes with a virtual environment."""
+    """Return names and versions of installed packages, except those of a new environment."""
     freeze = [folder / ".venv/bin/pip", "freeze", "--exclude=setuptools"]
     done = subprocess.run(freeze, capture_output=True, text=True, check=True)
     lines = (line.split("==") for line in done.stdout.splitlines())
@@ -168,20 +169,20 @@ def installed(folder):
 
 
 @pytest.mark.slow
-def test_a_folder_of_wheels_is_enough_to_serve(with_model, wheels, offline):
+def test_a_folder_of_wheels_suffices_to_serve(with_model, wheels, offline):
     printed = make(with_model, "serve", status=2, **offline)
     assert "service: data/model is not the pinned artifact" in printed
     assert installed(with_model) == wheels[0]
 
 
 @pytest.mark.slow
-def test_another_index_is_enough_to_serve(with_model, wheels, index):
+def test_another_index_suffices_to_serve(with_model, wheels, index):
     make(with_model, "serve", status=2, PIP_INDEX_URL=index)
     assert installed(with_model) == wheels[0]
 
 
 @pytest.mark.slow
-def test_nothing_is_installed_twice(with_model, offline):
+def test_a_second_run_installs_no_package(with_model, offline):
     make(with_model, "serve", status=2, **offline)
     printed = make(with_model, "serve", status=2, **offline)
     assert printed.startswith("python -m service\n")
@@ -196,7 +197,7 @@ def test_nothing_is_installed_twice(with_model, offline):
     ],
     ids=["unlocked", "wrong hash"],
 )
-def test_what_is_not_locked_is_refused(with_model, offline, edit, reason):
+def test_an_unlocked_package_is_refused(with_model, offline, edit, reason):
     lock = with_model / "requirements.txt"
     entry = re.compile(r"(?m)^werkzeug==.*(?:\n +--hash.*)+\n")
     lock.write_text(entry.sub(lambda match: edit(match[0]), lock.read_text()))

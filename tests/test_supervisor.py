@@ -1,4 +1,4 @@
-"""Workers that are killed: the others answer, and new ones take their places."""
+"""Kill workers: the others answer the requests, and new workers replace the killed ones."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ LISTENING = "0A"  # a state in /proc/net/tcp
 
 @pytest.fixture
 def served(repository, tmp_path, monkeypatch):
-    """Two workers, and `tmp_path` for what they write."""
+    """A service with two workers that writes to `tmp_path`."""
     monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path))
     with running_server(repository.path, "--workers=2") as started:
         wait_for(lambda: len(ready(started)) == 2, "both workers")
@@ -46,7 +46,7 @@ def port(server):
 
 
 def ready(server):
-    """The workers that have loaded the model: each then has a file of its own with its figures."""
+    """Return the workers that have loaded the model. Each has created its file of metrics."""
     files = Path(ENVIRONMENT["TMPDIR"]).glob("mnist-service-*/metrics/gauge_livemax_*.db")
     return workers(server) & {int(file.stem.rpartition("_")[2]) for file in files}
 
@@ -57,7 +57,7 @@ def listens(server):
 
 
 def kill(server, *killed):
-    """Kill workers, and wait until others are ready in their places."""
+    """Kill workers, and wait until their replacements are ready."""
     for worker in killed:
         os.kill(worker, signal.SIGKILL)
     wait_for(lambda: len(ready(server) - set(killed)) == 2, "new workers")
@@ -66,12 +66,12 @@ def kill(server, *killed):
 def wait_for(condition, what):
     deadline = time.monotonic() + TIMEOUT
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.05)
 
 
 def ask(server, method, path, **options):
-    """On a new connection; on another, in a moment, if it breaks: as clients do."""
+    """Send a request on a new connection. If the connection breaks, retry once, as clients do."""
     for last in (False, True):
         try:
             return requests.request(method, f"{server.url}{path}", timeout=TIMEOUT, **options)
@@ -84,7 +84,7 @@ def ask(server, method, path, **options):
 
 @contextmanager
 def clients(server, png_files, predictions):
-    """Clients that send all the time, and the list of what they have been answered so far."""
+    """Run clients that send continuously. Yield the growing list of the pictures answered."""
     answered: list[int] = []
     end = threading.Event()
 
@@ -115,18 +115,18 @@ def in_flight(server):
     return families["mnist_requests_in_flight"].samples[0].value
 
 
-def test_every_client_is_answered_while_workers_are_killed(served, png_files, predictions):
+def test_every_client_gets_responses_while_workers_are_killed(served, png_files, predictions):
     with clients(served, png_files, predictions) as answered:
         first, second = workers(served)
         kill(served, first)
-        # For a while the new worker is the only one.
+        # For a while, the new worker is the only one.
         kill(served, second)
         assert len(workers(served)) == 2
         enough = len(answered) + 50
         wait_for(lambda: len(answered) >= enough, "answers of the new workers")
 
 
-def test_both_killed_at_once_are_replaced(served, png_files, predictions):
+def test_two_workers_killed_at_once_are_replaced(served, png_files, predictions):
     kill(served, *workers(served))
     with clients(served, png_files, predictions) as answered:
         wait_for(lambda: len(answered) >= 50, "answers of the new workers")
@@ -142,7 +142,7 @@ def test_requests_of_a_killed_worker_are_no_longer_in_flight(served):
         for client in begun:
             client.sendall(head.encode())
             assert client.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        assert in_flight(served) == 31  # with the one that asks
+        assert in_flight(served) == 31  # the request for the metrics counts, too
         for worker in workers(served):
             kill(served, worker)
             broken = [client for client in begun if is_closed(client)]
@@ -163,8 +163,8 @@ def is_closed(client):
         return True
 
 
-def test_a_worker_that_dies_again_at_once_ends_the_service(served, tmp_path):
-    # Whoever supervises the service is told; it would go on like this for ever.
+def test_a_replacement_that_dies_at_once_ends_the_service(served, tmp_path):
+    # Otherwise the service would replace its workers forever, and its supervisor would not notice.
     first, second = workers(served)
     os.kill(first, signal.SIGKILL)
     wait_for(lambda: workers(served) - {first, second}, "a new worker")
@@ -184,19 +184,19 @@ def test_workers_end_when_the_main_process_is_killed(served, tmp_path):
 
 SLOW_START = """
 import time
-from service import __main__, model
+from service import __main__, served_model
 
-def wait(self, *arguments, init=model.Model.__init__):
+def wait(self, *arguments, init=served_model.Model.__init__):
     init(self, *arguments)
     print("Not running yet", flush=True)
     time.sleep(2)
 
-model.Model.__init__ = wait
+served_model.Model.__init__ = wait
 __main__.main()
 """
 
 
-def test_a_worker_told_to_end_just_before_it_can_listen_ends_once_it_does(artifact):
+def test_a_worker_that_is_still_loading_ends_after_a_signal(artifact):
     with subprocess.Popen(
         [
             *(sys.executable, "-c", SLOW_START, f"--port={free_port()}", "--workers=1"),
@@ -211,5 +211,5 @@ def test_a_worker_told_to_end_just_before_it_can_listen_ends_once_it_does(artifa
         assert process.stdout.readline().startswith("Serving data/model ")
         assert process.stdout.readline() == "Not running yet\n"
         process.terminate()
-        # In time, so nobody had to be killed.
+        # The service ends before it would kill a worker.
         assert process.wait(timeout=STOP_TIMEOUT - 5) == 0

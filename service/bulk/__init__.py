@@ -1,13 +1,16 @@
-"""Recognition of millions of pictures: `python -m service.bulk INPUT... --out DIR`.
+"""Recognize millions of pictures: `python -m service.bulk INPUT... --out DIR`.
 
-A job is cut into parts. Worker processes make them in any order, on this machine or on the nodes of
-a Ray cluster, and again if a process or a node dies. A part is one Parquet file of the output: it
-is there whole or not at all, and it is the same however often it is made. So no row is lost, and
-none is doubled.
+A job consists of parts. Worker processes make the parts in any order, on this machine or on the
+nodes of a Ray cluster. If a process or a node dies, another process makes its part again. A part is
+one Parquet file of the output. It appears atomically, and a repeated run produces the same file, so
+no row is lost or duplicated.
 """
 
-AGAIN = "the same command goes on with what is missing"
+import signal
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)  # these signals end a job
+RESUME_HINT = "run the same command again to continue"
 
 
 class BulkError(Exception):
-    """The job cannot start or go on; the text is the sentence that the user reads."""
+    """The job cannot start or continue. The message is the sentence that the user reads."""

@@ -1,4 +1,4 @@
-"""Recognise millions of pictures: python -m service.bulk INPUT... --out DIR"""
+"""Recognize millions of pictures: python -m service.bulk INPUT... --out DIR."""
 
 import argparse
 import os
@@ -12,9 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from service import pin
-from service.bulk import AGAIN, BulkError, pool
-from service.supervisor import STOPPING
+from service.bulk import RESUME_HINT, STOPPING, BulkError, pool
+from service.recognition import pin
 
 if TYPE_CHECKING:
     from service.bulk.job import Result
@@ -27,7 +26,7 @@ def main() -> None:
     options = _options()
     address = os.environ.get("RAY_ADDRESS")
     _check_extras({"pyarrow": "bulk", "tqdm": "bulk"} | ({"ray": "cluster"} if address else {}))
-    for number in STOPPING:  # SIGINT too, which shells let their background commands ignore
+    for number in STOPPING:  # SIGINT too, because shells start background commands that ignore it
         signal.signal(number, signal.default_int_handler)
     try:
         with _workers(address) as results:
@@ -35,73 +34,77 @@ def main() -> None:
     except (pin.PinError, BulkError, OSError) as error:
         sys.exit(f"bulk: {error}")
     except KeyboardInterrupt:
-        sys.exit(f"bulk: interrupted; {AGAIN}")
+        sys.exit(f"bulk: interrupted; {RESUME_HINT}")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m service.bulk",
-        description="Recognise the digit of every picture with exactly the artifact that dvc.lock "
+        description="Recognize the digit of every picture with exactly the artifact that dvc.lock "
         "pins. Write Parquet files with the columns path, label, probabilities, error and version. "
         "An unreadable picture becomes a row with its error set. Run the same command again to "
-        "make the parts that are missing. The job uses all cores of this machine, or those of the "
-        "Ray cluster at RAY_ADDRESS.",
+        "make the missing parts. The job uses all cores of this machine, or those of the Ray "
+        "cluster at RAY_ADDRESS.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="files, folders, globs (quoted; ** is any depth), tar archives and Parquet files, "
-        "here or in a bucket (s3://bucket/folder)",
+        help="files, folders, globs (quoted; ** matches any depth), tar archives and Parquet "
+        "files, on this machine or in a bucket (s3://bucket/folder)",
     )
-    parser.add_argument("--out", required=True, help="folder for the output, here or in a bucket")
+    parser.add_argument(
+        "--out", required=True, help="folder for the output, on this machine or in a bucket"
+    )
     parser.add_argument(
         "--part-size",
         type=int,
         default=PART_SIZE,
-        help="most pictures in a part. A part is one Parquet file, and is made again if its "
-        "process or node dies",
+        help="most pictures in a part; a part is one Parquet file, and the job makes it again if "
+        "its process or node dies",
     )
     parser.add_argument(
-        "--column", help="of Parquet that has the pictures; by default image, png, jpg and so on"
+        "--column",
+        help="column of Parquet inputs that contains the pictures; by default the first that "
+        "exists of image, png, jpg, picture, bytes and content",
     )
     parser.add_argument(
         "--lock",
         type=Path,
         default=Path("dvc.lock"),
-        help="the lock file; the artifact is data/model beside it",
+        help="lock file; the artifact is data/model in the same folder",
     )
     options = parser.parse_args()
     if options.part_size < 1:
-        parser.error("--part-size is a number from 1 on")
+        parser.error("--part-size must be at least 1")
     return options
 
 
 def _check_extras(extras: dict[str, str]) -> None:
     missing = [name for name in extras if find_spec(name) is None]
     if missing:
-        wanted = ",".join(sorted({extras[name] for name in missing}))
-        sys.exit(f"bulk: {', '.join(missing)} not installed; run `pip install '.[{wanted}]'`")
+        names = ",".join(sorted({extras[name] for name in missing}))
+        sys.exit(f"bulk: {', '.join(missing)} not installed; run `pip install '.[{names}]'`")
 
 
 def _workers(address: str | None) -> AbstractContextManager[pool.Results]:
     if address:
         from service.bulk import cluster
 
-        return cluster.joined(address)
-    return pool.running(os.cpu_count() or 1)
+        return cluster.connect(address)
+    return pool.start(os.cpu_count() or 1)
 
 
 def _run(options: argparse.Namespace, results: pool.Results, start: float) -> None:
-    from service.bulk import places
+    from service.bulk import storage
     from service.bulk.job import Job
 
     pinned = pin.read(options.lock)
     artifact = _artifact(pinned)
     job = Job(
-        out=places.absolute(options.out),
-        inputs=[places.absolute(name) for name in options.inputs],
+        out=storage.absolute(options.out),
+        inputs=[storage.absolute(name) for name in options.inputs],
         part_size=options.part_size,
         column=options.column,
         version=pinned.version,
@@ -111,12 +114,12 @@ def _run(options: argparse.Namespace, results: pool.Results, start: float) -> No
     tasks = [task for task in job.tasks() if job.output(task.number) not in done]
     if resumed:
         print(
-            f"{len(done):,} of {len(done) + len(tasks):,} parts are done; what was added to the "
-            "inputs since the first run is not among them",
+            f"{len(done):,} of {len(done) + len(tasks):,} parts are done; files added to the "
+            "inputs since the first run are not included",
             flush=True,
         )
-    made = results(job, artifact, tasks) if tasks else iter(())
-    rows, errors, rate = _followed(made, len(done), len(tasks))
+    new_results = results(job, artifact, tasks) if tasks else iter(())
+    rows, errors, rate = _report_progress(new_results, len(done), len(tasks))
     job.clear()
     print(
         f"{rows:,} pictures, {errors:,} of them with an error, in {time.monotonic() - start:.1f} s "
@@ -125,7 +128,7 @@ def _run(options: argparse.Namespace, results: pool.Results, start: float) -> No
 
 
 def _artifact(pinned: pin.Pin) -> dict[str, bytes]:
-    """The files of the pinned artifact, verified."""
+    """Verify the pinned artifact, and return the content of its files by relative path."""
     with TemporaryDirectory(prefix="mnist-bulk-") as private:
         folder = Path(private) / pinned.version
         pin.copy(pinned, folder)
@@ -133,15 +136,20 @@ def _artifact(pinned: pin.Pin) -> dict[str, bytes]:
         return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
-def _followed(results: "Iterator[Result]", done: int, left: int) -> tuple[int, int, float]:
-    """Show how far the job is.
+def _report_progress(results: "Iterator[Result]", done: int, left: int) -> tuple[int, int, float]:
+    """Consume the results, and show a progress bar.
 
-    Raises:
-        BulkError: a part could not be made.
+    Args:
+        results: The results of the parts, as they arrive.
+        done: The number of parts that an earlier run made.
+        left: The number of parts to make.
 
     Returns:
-        The rows of all results, how many of them are errors, and the rows a second since the first
-        worker began.
+        The number of rows, the number of rows with an error, and the rows per second since the
+        first worker began.
+
+    Raises:
+        BulkError: A part could not be made.
     """
     from tqdm import tqdm
 
@@ -150,7 +158,7 @@ def _followed(results: "Iterator[Result]", done: int, left: int) -> tuple[int, i
     with tqdm(total=done + left, initial=done, unit="part", disable=None) as bar:
         for result in results:
             if result.failure:
-                raise BulkError(f"{result.failure}; {AGAIN}")
+                raise BulkError(f"{result.failure}; {RESUME_HINT}")
             now = time.monotonic()
             began = began or now - result.seconds
             rows += result.rows

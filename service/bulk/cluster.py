@@ -1,4 +1,4 @@
-"""The nodes of a Ray cluster: when one dies, Ray Data makes its parts again on the others."""
+"""Make parts on the nodes of a Ray cluster. If a node dies, Ray Data makes its parts elsewhere."""
 
 import logging
 import os
@@ -13,24 +13,23 @@ from typing import Any
 import numpy as np
 
 import service
-from service.bulk import AGAIN, BulkError
+from service.bulk import RESUME_HINT, STOPPING, BulkError
 from service.bulk.job import Job, Result, Task
 from service.bulk.pool import Process, Results
-from service.silence import silence
-from service.supervisor import STOPPING
 
-# Of Ray: each costs the driver some kilobytes and milliseconds. Where a job has more parts, a task
-# has several of them.
+# Most tasks of Ray: each costs the driver some kilobytes and milliseconds. If a job has more parts,
+# a task makes several of them.
 MOST_TASKS = 10_000
-IN_FLIGHT = 8  # tasks that wait at each actor, which else stands still between two of them
+IN_FLIGHT = 8  # queued tasks per actor; without a queue, an actor idles between tasks
 CONNECT_TIMEOUT = 10  # seconds
 
 
 class Actor:
-    """What Ray Data runs on a core: it makes parts in a process, as the pool does."""
+    """A Ray Data actor on one core. Like the pool, it makes parts in a separate process."""
 
     def __init__(self, job: Job, artifact: dict[str, bytes]) -> None:
-        # multiprocessing would import the main program, which is Ray's: a second and 70 MiB.
+        # Otherwise multiprocessing would import Ray's main module in the new process, which takes a
+        # second and 70 MiB.
         sys.modules["__main__"].__file__ = None
         self._process = Process()
         self._process.set_up(job, artifact)
@@ -39,10 +38,10 @@ class Actor:
         """Make some parts.
 
         Args:
-            batch: the fields of their tasks.
+            batch: The fields of the parts' tasks, as columns.
 
         Returns:
-            The fields of their results.
+            The fields of their results, as columns.
         """
         columns = (batch[name].tolist() for name in Task._fields)
         results = [self._process.make(Task(*row)) for row in zip(*columns, strict=True)]
@@ -53,58 +52,60 @@ class Actor:
 
 
 @contextmanager
-def joined(address: str) -> Iterator[Results]:
-    """Join the cluster at an address, and leave it at the end.
+def connect(address: str) -> Iterator[Results]:
+    """Connect to a Ray cluster, and disconnect at the end.
+
+    Args:
+        address: The address of the cluster, as in RAY_ADDRESS.
 
     Yields:
         A function that makes parts on the nodes.
 
     Raises:
-        BulkError: the cluster cannot be reached, or Ray failed.
+        BulkError: The cluster cannot be reached, or Ray failed.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     try:
-        with silence():
-            _reach(address)
-            ray.init(
-                address,
-                runtime_env={"py_modules": [service]},
-                logging_level="error",
-                log_to_driver=False,
-            )
+        _check_reachable(address)
+        ray.init(
+            address,
+            runtime_env={"py_modules": [service]},
+            logging_level="error",
+            log_to_driver=False,
+        )
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise BulkError(f"Ray at {address} cannot be used: {reason}") from error
+        raise BulkError(f"Cannot connect to Ray at {address}: {reason}") from error
     stopped = Event()
 
     def stop(*_: object) -> None:
         stopped.set()
         raise KeyboardInterrupt
 
-    for number in STOPPING:  # in place of Ray's own
+    for number in STOPPING:  # replace the handlers that Ray has installed
         signal.signal(number, stop)
 
     def results(job: Job, artifact: dict[str, bytes], tasks: Iterable[Task]) -> Iterator[Result]:
         for row in _rows(job, artifact, tasks):
-            if stopped.is_set():  # in a callback of Ray's, the KeyboardInterrupt gets lost
+            if stopped.is_set():  # Ray 2.60 swallows a KeyboardInterrupt in its callbacks
                 raise KeyboardInterrupt
             yield Result(**row)
 
     try:
         yield results
     except ray.exceptions.RayError as error:
-        raise BulkError(f"Ray failed: {' '.join(str(error).split())}; {AGAIN}") from error
+        raise BulkError(f"Ray failed: {' '.join(str(error).split())}; {RESUME_HINT}") from error
     finally:
         ray.shutdown()
 
 
-def _reach(address: str) -> None:
-    """Raise OSError where nobody listens, for which Ray would wait for minutes without a word."""
+def _check_reachable(address: str) -> None:
+    """Raise OSError if no program listens. Ray 2.60 would silently wait for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if port.isdecimal():  # and not "auto", for one
+    if port.isdecimal():  # an address such as "auto" has no port
         socket.create_connection((host, int(port)), CONNECT_TIMEOUT).close()
 
 
@@ -115,8 +116,9 @@ def _rows(job: Job, artifact: dict[str, bytes], tasks: Iterable[Task]) -> Iterat
     ray.data.DataContext.get_current().enable_progress_bars = False
     items = [task._asdict() for task in tasks]
     cores = int(ray.cluster_resources().get("CPU", 1))
-    # Not from_arrow, for which Ray starts more processes than for all the rest.
-    made = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_TASKS)).map_batches(
+    # For from_arrow, Ray would start more processes than for all other work.
+    blocks = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_TASKS))
+    rows = blocks.map_batches(
         Actor,
         batch_size=None,
         fn_constructor_args=(job, artifact),
@@ -125,4 +127,4 @@ def _rows(job: Job, artifact: dict[str, bytes], tasks: Iterable[Task]) -> Iterat
         ),
         num_cpus=1,
     )
-    return iter(made.iter_rows())
+    return iter(rows.iter_rows())

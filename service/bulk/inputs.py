@@ -1,4 +1,4 @@
-"""From what a user names to parts, and from a part to the bytes of pictures, one after another."""
+"""Cut the inputs of a job into parts, and read the pictures of a part."""
 
 import lzma
 import os
@@ -16,49 +16,53 @@ import pyarrow as pa
 from pyarrow import parquet
 from pyarrow.fs import FileType
 
-from service.bulk import BulkError, places
-from service.images import ImageError
+from service.bulk import BulkError, storage
+from service.recognition.images import ImageError
 
-MAX_BYTES = 16 << 20  # of a picture: what the service takes as a request
+MAX_BYTES = 16 << 20  # most bytes of a picture, as in a request to the service
 TAR = re.compile(r"\.(tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)$", re.IGNORECASE)
 PARQUET = re.compile(r"\.parquet$", re.IGNORECASE)
 MAGIC = re.compile(r"[*?[]")
-# Columns of Parquet that are looked for, in this order.
-PICTURES = ("image", "png", "jpg", "picture", "bytes", "content")
-NAMES = ("path", "filename", "file_name", "file", "name")
-REQUESTS = 64  # to a bucket at a time; as many pictures are in memory
-READ = 64  # rows of Parquet at a time: as many pictures are in memory
+# Names of Parquet columns, in order of preference.
+PICTURE_COLUMNS = ("image", "png", "jpg", "picture", "bytes", "content")
+NAME_COLUMNS = ("path", "filename", "file_name", "file", "name")
+REQUESTS = 64  # concurrent requests to a bucket, and so pictures in memory
+BATCH_ROWS = 64  # rows of Parquet read at a time, and so pictures in memory
 TOO_LARGE = ImageError(f"The file is too large; the most is {MAX_BYTES:,} bytes.")
 DAMAGE = (*(OSError, EOFError, zlib.error, lzma.LZMAError), tarfile.TarError, pa.ArrowException)
 
-# The name of a picture, and its bytes or why there are none.
+# The name of a picture, and its bytes or the error that prevents reading them.
 Picture = tuple[str, bytes | ImageError]
 
 
 @dataclass(frozen=True)
 class Part:
-    """What is read, recognised and written in one go."""
+    """The pictures that a worker recognizes and writes to one output file."""
 
     kind: str  # files, tar or parquet
     names: list[str]
-    groups: list[int] = field(default_factory=list)  # row groups; none if the file tells of none
+    groups: list[int] = field(default_factory=list)  # row groups; empty if they cannot be read
 
 
 def parts(inputs: Sequence[str], size: int, least: int = 1) -> Iterator[Part]:
-    """Cut inputs into parts, in an order that is always the same. Only Parquet files are opened.
+    """Cut inputs into parts, in a fixed order. Open only the Parquet files.
 
     Args:
-        inputs: absolute names of files and folders, or globs of them.
-        size: most files of a part, and about as many rows of Parquet. A tar archive is one part.
-        least: parts to make of few files, so that all cores have some.
+        inputs: Absolute names of files and folders, or globs.
+        size: The most files in a part, and about the most rows of Parquet. A tar archive is one
+            part.
+        least: The number of parts for few files, so that all cores have work.
+
+    Yields:
+        The parts.
 
     Raises:
-        BulkError: one of them stands for no file.
+        BulkError: An input matches no file, or cannot be read.
     """
     names = chain.from_iterable(map(_files, inputs))
     first = list(islice(names, size * least))
-    share = ceil(len(first) / least)  # is size, unless the first are all
-    pictures: list[str] = []
+    share = ceil(len(first) / least)  # equals size, unless there are fewer than size * least files
+    files: list[str] = []
     for name in chain(first, names):
         if TAR.search(name):
             yield Part("tar", [name])
@@ -66,84 +70,95 @@ def parts(inputs: Sequence[str], size: int, least: int = 1) -> Iterator[Part]:
             for groups in _groups(name, size):
                 yield Part("parquet", [name], groups)
         else:
-            pictures.append(name)
-            if len(pictures) == share:
-                yield Part("files", pictures)
-                pictures = []
-    if pictures:
-        yield Part("files", pictures)
+            files.append(name)
+            if len(files) == share:
+                yield Part("files", files)
+                files = []
+    if files:
+        yield Part("files", files)
 
 
 def pictures(part: Part, column: str | None) -> Iterator[Picture]:
-    """Read the pictures of a part, one at a time. What cannot be read is among them as an error.
+    """Read the pictures of a part, one at a time.
 
     Args:
-        column: that has the pictures in Parquet; None looks for one.
+        part: The part.
+        column: The Parquet column that contains the pictures, or None for the first of
+            `PICTURE_COLUMNS` that exists.
+
+    Yields:
+        The name of each picture, and its bytes or the error that prevents reading them.
     """
     if part.kind == "files":
         if "://" not in part.names[0]:
             for name in part.names:
-                yield name, _file(name)
+                yield name, _read_file(name)
             return
-        # From a bucket one takes long to come, so many are asked for at a time.
-        with ThreadPoolExecutor(REQUESTS) as pool:
+        # Buckets have a high latency, so read many files at the same time.
+        with ThreadPoolExecutor(REQUESTS) as executor:
             for start in range(0, len(part.names), REQUESTS):
                 names = part.names[start : start + REQUESTS]
-                yield from zip(names, pool.map(_file, names), strict=True)
+                yield from zip(names, executor.map(_read_file, names), strict=True)
     elif part.kind == "tar":
-        yield from _members(part.names[0])
+        yield from _read_tar(part.names[0])
     else:
-        yield from _rows(part.names[0], part.groups, column)
+        yield from _read_parquet(part.names[0], part.groups, column)
 
 
 def _files(name: str) -> Iterator[str]:
-    """The files that an input stands for."""
+    """Yield the names of the files that an input matches."""
     try:
-        found = places.kind(name)
-        if found == FileType.NotFound and MAGIC.search(name):
+        kind = storage.kind(name)
+        if kind == FileType.NotFound and MAGIC.search(name):
             folder, pattern = _split(name)
             files = _matching(folder, pattern)
-        elif found == FileType.Directory:
-            files = _below(name)
+        elif kind == FileType.Directory:
+            files = _files_under(name)
         else:
-            files = iter([name] if found != FileType.NotFound else [])
+            files = iter([name] if kind != FileType.NotFound else [])
     except (OSError, ValueError) as error:
         raise BulkError(f"{name} cannot be read ({_reason(error)})") from error
     first = next(files, None)
     if first is None:
-        raise BulkError(f"{name} stands for no file; name files, folders or globs that exist")
+        raise BulkError(f"{name} matches no file; name existing files or folders, or a glob")
     yield first
     yield from files
 
 
-def _below(folder: str) -> Iterator[str]:
-    """All files in a folder. One that cannot be listed is told of as a file that cannot be read."""
+def _files_under(folder: str) -> Iterator[str]:
+    """Yield the names of all files under a folder.
+
+    A folder that cannot be listed counts as a file, so that the output reports its error.
+    """
     try:
-        entries = places.entries(folder)
+        entries = storage.entries(folder)
     except OSError:
         yield folder
         return
     for entry in entries:
         if entry.is_folder:
-            yield from _below(entry.name)
+            yield from _files_under(entry.name)
         else:
             yield entry.name
 
 
 def _split(name: str) -> tuple[str, list[str]]:
-    """The folder before the first wildcard, and the segments from there on."""
+    """Split a glob into the folder before the first wildcard and the segments after that folder."""
     segments = name.split("/")
     first = next(n for n, segment in enumerate(segments) if MAGIC.search(segment))
     return "/".join(segments[:first]) or "/", segments[first:]
 
 
 def _matching(folder: str, pattern: list[str]) -> Iterator[str]:
-    """The files in a folder that match a glob; of a folder that matches, all. ** is any depth."""
+    """Yield the files in a folder that match a glob, and all files under folders that match it.
+
+    The segment ** matches any number of folders.
+    """
     first, rest = pattern[0], pattern[1:]
     if first == "**":
         yield from _matching(folder, rest or ["*"])
     try:
-        entries = places.entries(folder)
+        entries = storage.entries(folder)
     except OSError:
         return
     for name, is_folder in entries:
@@ -155,19 +170,19 @@ def _matching(folder: str, pattern: list[str]) -> Iterator[str]:
                 if is_folder:
                     yield from _matching(name, rest)
             elif is_folder:
-                yield from _below(name)
+                yield from _files_under(name)
             else:
                 yield name
 
 
 def _groups(name: str, size: int) -> Iterator[list[int]]:
-    """Row groups of a Parquet file that have about `size` rows together."""
+    """Yield lists of row groups of a Parquet file, each with about `size` rows."""
     try:
-        system, path = places.locate(name)
+        system, path = storage.locate(name)
         with system.open_input_file(path) as stream:
             metadata = parquet.read_metadata(stream)
     except DAMAGE:
-        yield []  # the part that reads it will say why
+        yield []  # the worker that reads the part will report the error
         return
     groups: list[int] = []
     rows = 0
@@ -181,9 +196,9 @@ def _groups(name: str, size: int) -> Iterator[list[int]]:
         yield groups
 
 
-def _file(name: str) -> bytes | ImageError:
+def _read_file(name: str) -> bytes | ImageError:
     try:
-        system, path = places.locate(name)
+        system, path = storage.locate(name)
         with system.open_input_file(os.fsencode(path)) as stream:
             return TOO_LARGE if stream.size() > MAX_BYTES else stream.read()
     except OSError as error:
@@ -191,9 +206,10 @@ def _file(name: str) -> bytes | ImageError:
 
 
 class _Member(tarfile.TarInfo):
-    """A member of an archive that reports a damaged header.
+    """A member of an archive that raises an error if the archive is damaged.
 
-    For `tarfile`, a header that it cannot read, or that is cut off, ends the archive.
+    Python's `tarfile` takes a damaged header, and the end of a truncated file, for the end of the
+    archive.
     """
 
     @classmethod
@@ -206,42 +222,43 @@ class _Member(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
-def _members(name: str) -> Iterator[Picture]:
-    """The pictures of a tar archive, as they come."""
+def _read_tar(name: str) -> Iterator[Picture]:
+    """Yield the pictures of a tar archive in their order."""
     try:
-        system, path = places.locate(name)
+        system, path = storage.locate(name)
         with (
             system.open_input_stream(path, compression=None) as raw,
             tarfile.open(fileobj=raw, mode="r|*", tarinfo=_Member) as archive,
         ):
             while (member := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # it would keep all
-                hidden = os.path.basename(member.name).startswith(places.HIDDEN)  # noqa: PTH119
+                # `tarfile` would keep every member in memory.
+                archive.members = []  # type: ignore[attr-defined]
+                hidden = os.path.basename(member.name).startswith(storage.HIDDEN)  # noqa: PTH119
                 if member.isfile() and not hidden:
                     stream = archive.extractfile(member)
-                    assert stream is not None  # a regular file always has one
+                    assert stream is not None  # a regular file always has content
                     content = TOO_LARGE if member.size > MAX_BYTES else stream.read()
                     yield f"{name}/{member.name}", content
     except DAMAGE as error:
         yield name, ImageError(f"The archive is damaged or cut off: {_reason(error)}.")
 
 
-def _rows(name: str, groups: list[int], column: str | None) -> Iterator[Picture]:
-    """The pictures in row groups of a Parquet file."""
+def _read_parquet(name: str, groups: list[int], column: str | None) -> Iterator[Picture]:
+    """Yield the pictures in row groups of a Parquet file."""
     try:
-        system, path = places.locate(name)
+        system, path = storage.locate(name)
         with (
             system.open_input_file(path) as stream,
             parquet.ParquetFile(stream, pre_buffer=False, buffer_size=1 << 20) as file,
         ):
-            pictures, names = _columns(file.schema_arrow, column)
-            wanted = [pictures] if names is None else [pictures, names]
+            picture_column, name_column = _columns(file.schema_arrow, column)
+            columns = [picture_column] if name_column is None else [picture_column, name_column]
             sizes = [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)]
             for group in groups:
                 row = sum(sizes[:group])
                 try:
-                    for batch in file.iter_batches(READ, row_groups=[group], columns=wanted):
-                        yield from _batch(name, row, batch, pictures, names)
+                    for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
+                        yield from _batch(name, row, batch, picture_column, name_column)
                         row += len(batch)
                 except DAMAGE as error:
                     reason = _reason(error)
@@ -255,21 +272,27 @@ def _rows(name: str, groups: list[int], column: str | None) -> Iterator[Picture]
 
 
 def _columns(schema: pa.Schema, column: str | None) -> tuple[str, str | None]:
-    """Which columns have the pictures and their names."""
-    wanted = PICTURES if column is None else (column,)
-    pictures = next((name for name in wanted if name in schema.names and _has(schema, name)), None)
-    if pictures is None:
+    """Return the column of the pictures, and the column of their names if there is one.
+
+    Raises:
+        ImageError: The file has no column of pictures.
+    """
+    candidates = PICTURE_COLUMNS if column is None else (column,)
+    picture_column = next(
+        (name for name in candidates if name in schema.names and _has_bytes(schema, name)), None
+    )
+    if picture_column is None:
         raise ImageError(
-            f"it has no column of bytes named {' or '.join(wanted)}; see the option --column"
+            f"it has no column of bytes named {' or '.join(candidates)}; see the option --column"
         )
-    for name in NAMES:
+    for name in NAME_COLUMNS:
         if name in schema.names and pa.types.is_string(schema.field(name).type):
-            return pictures, name
-    return pictures, None
+            return picture_column, name
+    return picture_column, None
 
 
-def _has(schema: pa.Schema, name: str) -> bool:
-    """Whether a column has bytes, as they are or in the way of Hugging Face's data sets."""
+def _has_bytes(schema: pa.Schema, name: str) -> bool:
+    """Return whether a column contains bytes, either plain or in a struct as Hugging Face does."""
     kind = schema.field(name).type
     if pa.types.is_struct(kind):
         index = kind.get_field_index("bytes")
@@ -282,11 +305,11 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _batch(
-    name: str, first: int, batch: pa.RecordBatch, pictures: str, names: str | None
+    name: str, first: int, batch: pa.RecordBatch, picture_column: str, name_column: str | None
 ) -> Iterator[Picture]:
-    said = batch.column(names).to_pylist() if names else [None] * len(batch)
-    for number, picture in enumerate(batch.column(pictures).to_pylist()):
-        path, content = said[number], picture
+    paths = batch.column(name_column).to_pylist() if name_column else [None] * len(batch)
+    for number, picture in enumerate(batch.column(picture_column).to_pylist()):
+        path, content = paths[number], picture
         if isinstance(picture, dict):
             path, content = path or picture.get("path"), picture["bytes"]
         content = content or b""
@@ -294,7 +317,7 @@ def _batch(
 
 
 def _reason(error: Exception) -> str:
-    """In one line, without the path, which is said beside it."""
+    """Return the reason of an error in one line, without the path, which the caller adds."""
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -1,4 +1,4 @@
-"""A job in its output folder: what it is, its list of parts, and which of them are done."""
+"""Store a job in its output folder: its definition, its list of parts, and the finished parts."""
 
 import io
 import json
@@ -10,11 +10,11 @@ import pyarrow as pa
 from pyarrow import parquet
 from pyarrow.fs import FileSelector, FileType
 
-from service.bulk import BulkError, inputs, places
+from service.bulk import BulkError, inputs, storage
 from service.bulk.inputs import Part
 
 JOB, LIST, PART = "_job.json", "_parts.jsonl", "part-{:07d}.parquet"
-LEAST_PARTS = 32  # of a small job; a part costs half a millisecond
+LEAST_PARTS = 32  # parts of a small job, to use all cores; a part costs half a millisecond
 SCHEMA = pa.schema(
     {
         "path": pa.string(),
@@ -27,25 +27,25 @@ SCHEMA = pa.schema(
 
 
 class Task(NamedTuple):
-    """The number of a part, and from which byte to which it is in the list of parts."""
+    """A part to make."""
 
     number: int
-    start: int
-    end: int
+    start: int  # first byte of the part's line in the list of parts
+    end: int  # last byte of that line, exclusive
 
 
 class Result(NamedTuple):
-    """What making a part came to."""
+    """The outcome of making a part."""
 
     rows: int = 0
-    errors: int = 0  # how many of the rows
+    errors: int = 0  # number of rows with an error
     seconds: float = 0
-    failure: str = ""  # why the part could not be made, as a disk that is full
+    failure: str = ""  # reason why the part could not be made, for example a full disk
 
 
 @dataclass(frozen=True)
 class Job:
-    """What makes the output what it is. A folder has the output of one job."""
+    """The definition of a job. A folder contains the output of one job."""
 
     out: str
     inputs: list[str]
@@ -54,48 +54,51 @@ class Job:
     version: str
 
     def start(self) -> bool:
-        """Write the list of parts, once; return whether it was there from an earlier run.
+        """Write the list of parts, unless an earlier run has written it.
+
+        Returns:
+            Whether an earlier run has written it.
 
         Raises:
-            BulkError: the folder has another job's output, or none of a job's, or is an input; or
-                there is nothing to recognise.
+            BulkError: The folder contains the output of another job or other files, or it is inside
+                an input, or an input matches no file.
         """
         for name in self.inputs:
             if f"{self.out}/".startswith(f"{name}/"):
                 raise BulkError(f"{self.out} is inside the input {name}; choose another --out")
-        system, path = places.locate(self.out)
+        system, path = storage.locate(self.out)
         system.create_dir(path)
         try:
             with system.open_input_stream(f"{path}/{JOB}") as stream:
-                found = json.loads(stream.read())
+                existing = json.loads(stream.read())
         except FileNotFoundError:
-            if places.entries(self.out):
+            if storage.entries(self.out):
                 raise BulkError(
                     f"{self.out} is not empty, and no job was started there; choose another --out"
                 ) from None
         else:
             for name, value in self._identity().items():
-                if found.get(name) != value:
+                if existing.get(name) != value:
                     raise BulkError(
                         f"{self.out} has a job with another {name.replace('_', ' ')}: "
-                        f"{found.get(name)}, and not {value}; choose another --out, or remove it"
+                        f"{existing.get(name)}, and not {value}; choose another --out, or remove it"
                     )
             return True
-        with places.written_whole(f"{self.out}/{LIST}") as stream:
+        with storage.written_whole(f"{self.out}/{LIST}") as stream:
             for part in inputs.parts(self.inputs, self.part_size, LEAST_PARTS):
                 stream.write(f"{json.dumps(asdict(part))}\n".encode())
-        with places.written_whole(f"{self.out}/{JOB}") as stream:
+        with storage.written_whole(f"{self.out}/{JOB}") as stream:
             stream.write(json.dumps(self._identity(), indent=1).encode())
         return False
 
     def _identity(self) -> dict[str, object]:
         fields = asdict(self)
-        del fields["out"]  # it may be moved
+        del fields["out"]  # a user may move the folder
         return fields
 
     def tasks(self) -> Iterator[Task]:
-        """All parts, whether they are done or not."""
-        system, path = places.locate(f"{self.out}/{LIST}")
+        """Yield all parts, finished or not."""
+        system, path = storage.locate(f"{self.out}/{LIST}")
         with system.open_input_stream(path) as stream:
             start = 0
             for number, line in enumerate(io.BufferedReader(stream, 1 << 20)):
@@ -103,29 +106,31 @@ class Job:
                 start += len(line)
 
     def part(self, task: Task) -> Part:
-        system, path = places.locate(f"{self.out}/{LIST}")
+        """Read a part from the list of parts."""
+        system, path = storage.locate(f"{self.out}/{LIST}")
         with system.open_input_file(path) as stream:
             return Part(**json.loads(stream.read_at(task.end - task.start, task.start)))
 
     def output(self, number: int) -> str:
+        """Return the name of the output file of a part."""
         return f"{self.out}/{PART.format(number)}"
 
     def done(self) -> set[str]:
-        """The outputs of all parts that are done."""
-        names = (entry.name for entry in places.entries(self.out))
+        """Return the names of the output files that exist."""
+        names = (entry.name for entry in storage.entries(self.out))
         return {name for name in names if name.rpartition("/")[2].startswith("part-")}
 
     def clear(self) -> None:
-        """Remove what processes that were killed have left half written."""
-        system, path = places.locate(self.out)
+        """Remove the incomplete files that killed processes have left."""
+        system, path = storage.locate(self.out)
         for info in system.get_file_info(FileSelector(path)):
             if info.type == FileType.File and info.base_name.startswith("_part-"):
                 system.delete_file(info.path)
 
 
 def counts(output: str) -> tuple[int, int]:
-    """How many rows a part has, and how many of them with an error."""
-    system, path = places.locate(output)
+    """Return the number of rows of an output file, and the number of rows with an error."""
+    system, path = storage.locate(output)
     with system.open_input_file(path) as stream:
         table = parquet.read_table(stream, columns=["error"])
     return len(table), len(table) - table["error"].null_count

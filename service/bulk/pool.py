@@ -1,4 +1,4 @@
-"""Worker processes on this machine, and what happens when one of them is killed."""
+"""Make parts in worker processes on this machine, and replace a process that is killed."""
 
 import multiprocessing
 import os
@@ -10,53 +10,55 @@ from multiprocessing import connection, resource_tracker
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from service.supervisor import STOPPING
+from service.bulk import STOPPING
 
 if TYPE_CHECKING:
     from ctypes import c_longlong
 
     from service.bulk.job import Job, Result, Task
 
-# A fork is not safe: the driver has threads of pyarrow when a replacement starts.
+# Forking is not safe: pyarrow's threads are running when the driver starts a replacement.
 CONTEXT = multiprocessing.get_context("spawn")
-NO_PICTURE = -1  # the position of a worker that reads and decodes no picture
-SKIPPED_AFTER = 2  # deaths at one picture; then the picture becomes a row with an error
-MOST_DEATHS = 3  # at one picture, or that no picture seems to have caused, in one part
+NO_PICTURE = -1  # the position of a worker that is not reading or decoding a picture
+SKIPPED_AFTER = 2  # deaths at a picture after which it becomes a row with an error
+MOST_DEATHS = 3  # in one part: most deaths at one picture, and most deaths without such a picture
 
 Results = Callable[["Job", dict[str, bytes], Iterable["Task"]], Iterator["Result"]]
 
 
 class Process:
-    """A process that makes parts. If it is killed, a new one makes its part again.
+    """A process that makes parts. If it is killed, a new process makes its part again.
 
-    A picture that kills the process twice becomes a row with an error. A part whose process is
-    killed again and again without such a picture fails.
+    A picture that kills the process twice becomes a row with an error. A part fails if its process
+    dies repeatedly and no picture seems to be the cause.
     """
 
     def __init__(self) -> None:
-        """Start the process. Its imports take half a second, in which it can be set up."""
-        # The number of the picture in the part, in shared memory.
+        """Start the process. Its imports take half a second; `set_up` need not wait for them."""
+        # The index of the current picture in the part, in shared memory.
         self.position = CONTEXT.RawValue("q", NO_PICTURE)
         self._start()
 
     def set_up(self, job: "Job", artifact: dict[str, bytes]) -> None:
-        """Send what all parts need; the arguments are those of `worker.Worker`."""
+        """Send the job and the artifact, which `worker.Worker` takes, to the process."""
         self._job, self._artifact = job, artifact
         self._send((job, artifact))
 
     def make(self, task: "Task") -> "Result":
+        """Make a part, and return its result."""
         self.begin(task)
         while (result := self.receive()) is None:
             pass
         return result
 
     def begin(self, task: "Task") -> None:
+        """Begin to make a part; `receive` returns its result."""
         self._task = task
         self._deaths: Counter[int] = Counter()
         self._send((task, self._deaths))
 
     def receive(self) -> "Result | None":
-        """Wait for the result of the part; None if the process was killed and replaced."""
+        """Wait for the result of the part. Return None if the process died and was replaced."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
@@ -69,8 +71,9 @@ class Process:
 
     def _start(self) -> None:
         self.position.value = NO_PICTURE
-        resource_tracker.ensure_running()  # multiprocessing needs it; its start ends any mask
-        # The new process inherits the mask, and unblocks the signals when it can follow them.
+        # multiprocessing needs the resource tracker, and starting it would reset the signal mask.
+        resource_tracker.ensure_running()
+        # The new process inherits the mask. It unblocks the signals after it has set its handlers.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             self.connection, theirs = CONTEXT.Pipe()
@@ -78,12 +81,12 @@ class Process:
                 target=_serve, args=(theirs, self.position), daemon=True
             )
             self._process.start()
-            theirs.close()  # so that the death of the process ends the connection
+            theirs.close()  # then the connection closes when the process dies
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
     def _send(self, message: object) -> None:
-        with suppress(OSError):  # the process was killed, which `receive` finds
+        with suppress(OSError):  # if the process was killed, `receive` replaces it
             self.connection.send(message)
 
     def _replace(self) -> "Result | None":
@@ -91,10 +94,10 @@ class Process:
 
         self.kill()
         self._deaths[self.position.value] += 1
-        if _hopeless(self._deaths):
-            times = f"{self._deaths.total()} times, the last time by {_cause(self._process)}"
+        if _should_give_up(self._deaths):
+            times = f"{self._deaths.total()} times, the last time {_cause_of_death(self._process)}"
             output = self._job.output(self._task.number)
-            return Result(failure=f"{output} cannot be made: its process was ended {times}")
+            return Result(failure=f"cannot make {output}: its process ended {times}")
         self._start()
         self.set_up(self._job, self._artifact)
         self._send((self._task, self._deaths))
@@ -102,8 +105,11 @@ class Process:
 
 
 @contextmanager
-def running(count: int) -> Iterator[Results]:
+def start(count: int) -> Iterator[Results]:
     """Start processes, and kill them at the end.
+
+    Args:
+        count: The number of processes.
 
     Yields:
         A function that makes parts in these processes.
@@ -144,34 +150,34 @@ def _results(processes: list[Process], tasks: Iterator["Task"]) -> Iterator["Res
                 yield result
 
 
-def _hopeless(deaths: Mapping[int, int]) -> bool:
-    """Whether no picture is to blame, as where memory is short and any process may be killed."""
-    elsewhere = (n for at, n in deaths.items() if at == NO_PICTURE or n < SKIPPED_AFTER)
-    return sum(elsewhere) > MOST_DEATHS or max(deaths.values()) > MOST_DEATHS
+def _should_give_up(deaths: Mapping[int, int]) -> bool:
+    """Return whether skipping a picture cannot help, for example if the machine lacks memory."""
+    unexplained = (n for at, n in deaths.items() if at == NO_PICTURE or n < SKIPPED_AFTER)
+    return sum(unexplained) > MOST_DEATHS or max(deaths.values()) > MOST_DEATHS
 
 
-def _cause(process: Any) -> str:
+def _cause_of_death(process: Any) -> str:
     code = process.exitcode
     if code >= 0:
-        return f"itself, with exit status {code}"
+        return f"with exit status {code}"
     name = signal.Signals(-code).name
-    return f"{name} (is memory short?)" if name == "SIGKILL" else name
+    return f"by {name} (is memory short?)" if name == "SIGKILL" else f"by {name}"
 
 
 def _serve(channel: Any, position: "c_longlong") -> None:
-    """What a process runs: it makes part after part."""
+    """Run the worker process: make parts until the driver ends it."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     Thread(target=_end_with_parent, daemon=True).start()
-    # While this takes half a second, the driver makes the list of parts.
+    # This import takes half a second. Meanwhile the driver makes the list of parts.
     from service.bulk.worker import serve
 
     serve(channel, position)
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent does, however that ends, in the middle of a part too."""
+    """End this process as soon as its parent has ended, even in the middle of a part."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

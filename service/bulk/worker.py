@@ -1,4 +1,4 @@
-"""What a worker process does: it recognises the pictures of a part and writes them as Parquet."""
+"""Recognize the pictures of a part in a worker process, and write the results as Parquet."""
 
 import hashlib
 import time
@@ -16,52 +16,53 @@ import pyarrow as pa
 from pyarrow import parquet
 from pyarrow.fs import FileType
 
-from service import images, pin, recognizer
-from service.bulk import inputs, job, places
+from service.bulk import inputs, storage
 from service.bulk.inputs import Part
-from service.bulk.job import SCHEMA, Job, Result, Task
+from service.bulk.job import SCHEMA, Job, Result, Task, counts
 from service.bulk.pool import NO_PICTURE, SKIPPED_AFTER
-from service.images import ImageError
-from service.recognizer import Recognizer
+from service.recognition import engines, images, pin
+from service.recognition.engines import Recognizer
+from service.recognition.images import ImageError
 
 if TYPE_CHECKING:
     from ctypes import c_longlong
 
-ROWS = 8192  # at a time in memory, and in a row group
-KILLED = "The image cannot be decoded: the process that tried was killed twice."
-CUT_OFF = "The file cannot be read to its end: the process that tried was killed three times."
+ROWS = 8192  # rows in memory at a time, and rows of a row group
+KILLED = "The image cannot be decoded: two processes that tried were killed."
+CUT_OFF = "The rest of the file cannot be read: three processes that tried were killed."
 
-# The name of a picture, and its image, uint8 (28, 28), or the sentence that says why there is none.
+# The name of a picture, and its image, uint8 (28, 28), or the sentence that explains the error.
 Decoded = tuple[str, np.ndarray | str]
 
 
 def serve(channel: Connection, position: "c_longlong") -> None:
-    """Make the parts that a `pool.Process` sends, one after another, until it is gone."""
+    """Make the parts that a `pool.Process` sends, until the connection closes."""
     with suppress(EOFError, ConnectionError):
         job, artifact = channel.recv()
         try:
             worker = Worker(job, artifact, position)
         except (OSError, pin.PinError) as error:
-            channel.send(Result(failure=f"the artifact cannot be loaded: {error}"))
+            channel.send(Result(failure=f"cannot load the artifact: {error}"))
             return
         while True:
             channel.send(worker.make(*channel.recv()))
 
 
 class Worker:
-    """Recognises parts of a job."""
+    """Recognizes the pictures of parts of a job."""
 
     def __init__(self, job: Job, artifact: dict[str, bytes], position: "c_longlong") -> None:
         """Load the artifact.
 
         Args:
-            artifact: its files, by their paths.
-            position: in shared memory; the worker sets it to the number of the picture, in its
-                part, that it reads and decodes, and else to NO_PICTURE.
+            job: The job.
+            artifact: The content of the artifact's files, by relative path.
+            position: An integer in shared memory. The worker sets it to the index in the part of
+                the picture that it is reading or decoding, and to NO_PICTURE in between.
 
         Raises:
-            PinError: it is not the job's.
-            OSError: it cannot be written to a temporary folder.
+            PinError: The artifact is not the one of the job.
+            OSError: The artifact cannot be written to a temporary folder.
         """
         cv2.setNumThreads(1)
         self._job = job
@@ -71,51 +72,52 @@ class Worker:
             for path, content in artifact.items()
         }
         if pin.directory_hash(hashes) != job.version:
-            raise pin.PinError(f"what arrived is not the artifact {job.version}")
+            raise pin.PinError(f"the received files are not the artifact {job.version}")
         with TemporaryDirectory(prefix="mnist-bulk-") as folder:
             for path, content in artifact.items():
                 file = Path(folder) / path
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(content)
-            self._recognizer = recognizer.load(Path(folder), "litert")
+            self._recognizer = engines.load(Path(folder), "litert")
 
     def make(self, task: Task, deaths: Mapping[int, int]) -> Result:
-        """Make the output of a part, unless it is there.
+        """Make the output of a part, unless it exists.
 
         Args:
-            deaths: how many workers each picture of the part, by its number, has killed.
+            task: The part.
+            deaths: The number of workers that each picture of the part has killed, by its index.
         """
-        began = time.monotonic()
+        start = time.monotonic()
         output = self._job.output(task.number)
         try:
-            if places.kind(output) == FileType.File:  # its worker died before it could say so
-                rows, errors = job.counts(output)
+            if storage.kind(output) == FileType.File:  # a worker died before it sent the result
+                rows, errors = counts(output)
             else:
                 rows, errors = self._write(output, self._job.part(task), deaths)
-        except Exception as error:  # a disk that is full, say; a new process would not help
+        except Exception as error:  # for example a full disk; a new process would not help
             reason = f"{type(error).__name__}: {error}"
-            return Result(failure=f"{output} cannot be made: {reason}")
-        return Result(rows, errors, time.monotonic() - began)
+            return Result(failure=f"cannot make {output}: {reason}")
+        return Result(rows, errors, time.monotonic() - start)
 
     def _write(self, output: str, part: Part, deaths: Mapping[int, int]) -> tuple[int, int]:
         rows = errors = 0
         with (
-            places.written_whole(output) as stream,
+            storage.written_whole(output) as stream,
             parquet.ParquetWriter(stream, SCHEMA, compression="zstd") as writer,
         ):
             decoded = self._decoded(part, deaths)
-            for batch in answers(decoded, self._recognizer, self._job.version):
+            for batch in record_batches(decoded, self._recognizer, self._job.version):
                 writer.write_batch(batch)
                 rows += len(batch)
                 errors += len(batch) - batch.column("error").null_count
         return rows, errors
 
     def _decoded(self, part: Part, deaths: Mapping[int, int]) -> Iterator[Decoded]:
-        """Read and decode the pictures of a part, but for those that kill workers."""
+        """Read and decode the pictures of a part, except those that kill workers."""
         pictures = inputs.pictures(part, self._job.column)
         for number in count():
             if part.kind != "files" and deaths.get(number, 0) > SKIPPED_AFTER:
-                yield part.names[0], CUT_OFF  # to skip the decoder did not help
+                yield part.names[0], CUT_OFF  # reading the picture kills, even without decoding it
                 return
             self._position.value = number
             picture = next(pictures, None)
@@ -128,20 +130,20 @@ class Worker:
         self._position.value = NO_PICTURE
 
 
-def answers(
+def record_batches(
     pictures: Iterator[Decoded], recognizer: Recognizer, version: str
 ) -> Iterator[pa.RecordBatch]:
-    """Recognise pictures: the rows of the output, some thousands at a time."""
+    """Recognize pictures, and yield the rows of the output in batches of at most `ROWS`."""
     while rows := list(islice(pictures, ROWS)):
-        good = np.array([isinstance(image, np.ndarray) for _, image in rows])
-        seen = [image for _, image in rows if isinstance(image, np.ndarray)]
+        valid = np.array([isinstance(image, np.ndarray) for _, image in rows])
+        images_ = [image for _, image in rows if isinstance(image, np.ndarray)]
         labels = np.zeros(len(rows), np.int64)
         probabilities = np.zeros((len(rows), 10), np.float32)
-        if seen:
-            labels[good], probabilities[good] = recognizer.recognize(np.stack(seen))
+        if images_:
+            labels[valid], probabilities[valid] = recognizer.recognize(np.stack(images_))
         yield _batch(
             _strings([_text(name) for name, _ in rows]),
-            good,
+            valid,
             labels,
             probabilities,
             _strings(
@@ -153,25 +155,34 @@ def answers(
 
 def _batch(
     paths: pa.Array,
-    good: np.ndarray,
+    valid: np.ndarray,
     labels: np.ndarray,
     probabilities: np.ndarray,
     errors: pa.Array,
     versions: pa.Array,
 ) -> pa.RecordBatch:
-    """Rows of the output; those that are not good have neither label nor probabilities.
+    """Build rows of the output. Invalid rows have neither a label nor probabilities.
 
-    Made of buffers: `pa.array` imports pandas if it is installed, which takes a second.
+    The columns are built from buffers, because `pa.array` of pyarrow 26 imports pandas if it is
+    installed, which takes a second (https://github.com/apache/arrow/issues/34994).
+
+    Args:
+        paths: Strings (N,).
+        valid: Whether each picture was recognized, bool (N,).
+        labels: int64 (N,).
+        probabilities: float32 (N, 10).
+        errors: Strings (N,), null for valid rows.
+        versions: Strings (N,).
     """
-    valid = pa.py_buffer(np.packbits(good, bitorder="little"))
-    of_label, of_probabilities = (SCHEMA.field(n).type for n in ("label", "probabilities"))
+    validity = pa.py_buffer(np.packbits(valid, bitorder="little"))
+    label_type, probabilities_type = (SCHEMA.field(n).type for n in ("label", "probabilities"))
     values = pa.Array.from_buffers(
         pa.float32(), probabilities.size, [None, pa.py_buffer(probabilities)]
     )
     columns = [
         paths,
-        pa.Array.from_buffers(of_label, len(good), [valid, pa.py_buffer(labels)]),
-        pa.Array.from_buffers(of_probabilities, len(good), [valid], children=[values]),
+        pa.Array.from_buffers(label_type, len(valid), [validity, pa.py_buffer(labels)]),
+        pa.Array.from_buffers(probabilities_type, len(valid), [validity], children=[values]),
         errors,
         versions,
     ]
@@ -185,17 +196,17 @@ def _strings(values: list[str | None]) -> pa.Array:
 
 
 def _image(content: bytes | ImageError) -> np.ndarray | str:
-    """The image, or the sentence that says why there is none."""
+    """Return the image of a picture, uint8 (28, 28), or the sentence that explains the error."""
     if isinstance(content, ImageError):
         return str(content)
     try:
         return images.decode(content)
     except ImageError as error:
         return str(error)
-    except Exception as error:  # one of millions of pictures is never the end of the job
+    except Exception as error:  # a defect in a decoder must not end a job of millions of pictures
         return f"The image cannot be decoded ({type(error).__name__}: {error})."
 
 
 def _text(name: str) -> str:
-    """Any name of a file, of which Parquet takes UTF-8 only."""
+    """Return a file name with bytes that are not UTF-8 escaped, because Parquet needs UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode()

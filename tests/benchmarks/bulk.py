@@ -6,20 +6,21 @@
 Makes the 70,000 PNG files of MNIST in a temporary folder, and `--copies` times as many by hard
 links. Recognises the first 1,000 of them, and all 70,000, with the loop and with `python -m
 service.bulk` on all cores, in turn, each round afresh; then all the copies, once, with
-`service.bulk`. Prints a table of medians. Needs Linux, and `data/idx` and `data/model`, so run
-`dvc repro` first. Files and programs have been read once before: the page cache has the files, and
-a cache of the benchmark's own has the bytecode of all modules.
+`service.bulk`. Prints a table of medians and saves it. Needs Linux, and `data/idx` and
+`data/model`, so run `dvc repro` first. Files and programs have been read once before: the page
+cache has the files, and a cache of the benchmark's own has the bytecode of all modules.
 
 The loop is what one writes who has the service's code, and one file at a time: read it, decode it,
 recognise it, keep the row, and write them all as Parquet in the end.
 
 - s: from the start of the command to its end.
-- of the loop's: s over the loop's s in the same round.
+- s / loop's s: in the same round.
 - pictures/s: of those s; after the start: as the programs themselves print, without the imports,
   the model and the list of the files.
-- CPU us a picture: user and system time of all processes.
+- CPU µs per picture: user and system time of all processes.
 - memory MiB: the most that all processes had together, looked at twice a second (PSS: what several
   share counts once).
+- output bytes per picture: of the Parquet files that service.bulk writes.
 """
 
 import argparse
@@ -39,8 +40,10 @@ from threading import Event, Thread
 import pyarrow as pa
 from pyarrow import parquet
 
-from service import images, pin, recognizer
-from stages import idx, png
+from service.recognition import engines, images, pin
+from stages import png
+from stages.common import idx
+from tests.benchmarks import tables
 
 SMALL = 1000  # files
 PERIOD = 0.5  # seconds from one look at the processes to the next
@@ -48,11 +51,12 @@ SAID = re.compile(r"^([\d,]+) pictures, 0 of them .* \(([\d,]+) a second after t
 COLUMNS = {
     "pictures": ",.0f",
     "s": ".2f",
-    "of the loop's": ".2f",
+    "s / loop's s": ".2f",
     "pictures/s": ",.0f",
     "pictures/s after the start": ",.0f",
-    "CPU us a picture": ".0f",
+    "CPU µs per picture": ".0f",
     "memory MiB": ",.0f",
+    "output bytes per picture": ".0f",
 }
 
 Row = dict[str, float]
@@ -60,7 +64,7 @@ Row = dict[str, float]
 
 def loop(folder: Path, out: Path) -> None:
     """The plain Python loop."""
-    engine = recognizer.load(pin.read(Path("dvc.lock")).folder, "litert")
+    engine = engines.load(pin.read(Path("dvc.lock")).folder, "litert")
     version = pin.read(Path("dvc.lock")).version
     start = time.monotonic()
     rows = []
@@ -118,7 +122,7 @@ def measured(bytecode: Path, *command: str) -> Row:
         "s": seconds,
         "pictures/s": pictures / seconds,
         "pictures/s after the start": rate,
-        "CPU us a picture": (usage.ru_utime + usage.ru_stime) / pictures * 1e6,
+        "CPU µs per picture": (usage.ru_utime + usage.ru_stime) / pictures * 1e6,
         "memory MiB": most[0] / 2**10 or float("nan"),
     }
 
@@ -175,10 +179,10 @@ def _compare(folder: Path, rounds: int, copies: int) -> None:
         pairs = [_beside(folder / f"{inputs.name}{number}", inputs) for number in range(rounds)]
         loops, bulks = zip(*pairs, strict=True)
         rows += [_cells("plain loop", loops), _cells("service.bulk", bulks)]
-    large = measured(folder / "bytecode", "service.bulk", str(many), "--out", str(folder / "large"))
-    rows.append(_cells("service.bulk", [large]))
-    print(f"\n| {os.cpu_count()} cores | {' | '.join(COLUMNS)} |\n|{'---|' * (1 + len(COLUMNS))}")
-    print("\n".join(rows))
+    rows.append(_cells("service.bulk", [_bulk(folder / "large", many)]))
+    table = tables.Table({"program": ""} | COLUMNS, rows)
+    settings = f"Medians of {rounds} rounds; the last row was measured once."
+    tables.report("bulk", {"programs": table}, settings)
 
 
 def _beside(out: Path, inputs: Path) -> tuple[Row, Row]:
@@ -186,18 +190,25 @@ def _beside(out: Path, inputs: Path) -> tuple[Row, Row]:
     bytecode = out.parent / "bytecode"
     program = "tests.benchmarks.bulk"
     loop = measured(bytecode, program, "--loop", str(inputs), f"{out}.parquet")
-    bulk = measured(bytecode, "service.bulk", str(inputs), "--out", str(out))
-    bulk["of the loop's"] = bulk["s"] / loop["s"]
+    bulk = _bulk(out, inputs)
+    bulk["s / loop's s"] = bulk["s"] / loop["s"]
     return loop, bulk
 
 
-def _cells(what: str, rows: Sequence[Row]) -> str:
-    """A line of the table, of medians."""
-    cells = [
-        format(statistics.median(row[column] for row in rows), style) if column in rows[0] else ""
-        for column, style in COLUMNS.items()
-    ]
-    return f"| {what} | {' | '.join(cells)} |"
+def _bulk(out: Path, inputs: Path) -> Row:
+    command = ("service.bulk", str(inputs), "--out", str(out))
+    row = measured(out.parent / "bytecode", *command)
+    written = sum(file.stat().st_size for file in out.glob("*.parquet"))
+    return row | {"output bytes per picture": written / row["pictures"]}
+
+
+def _cells(program: str, rows: Sequence[Row]) -> tables.Row:
+    """A row of the table, of medians."""
+    return {"program": program} | {
+        column: statistics.median(row[column] for row in rows)
+        for column in COLUMNS
+        if column in rows[0]
+    }
 
 
 if __name__ == "__main__":

@@ -1,27 +1,29 @@
-"""What one answer of the exported network costs in each engine of the service.
+"""Measure the inference time of the exported network in each engine of the service.
 
     python -m tests.benchmarks.inference
 
-Median microseconds an image on one thread, for batches of 1 and of 256. Needs `data/model`.
+The program prints the median time per image in microseconds, on one thread, for batches of 1 and
+256 images, and saves it. It needs `data/network` and `data/model`.
 """
 
 import os
 import statistics
 import time
-from pathlib import Path
 
 os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
 
 import numpy as np
 
-from service import recognizer
-from stages import network
+from service.recognition import engines
+from stages.common import network, paths
+from tests.benchmarks import tables
 
-ROUNDS = {1: 500, 256: 20}
+ROUNDS = {1: 500, 256: 20}  # number of measurements for each batch size
+COLUMNS = {"engine": ""} | {f"µs per image, batch {batch}": ".0f" for batch in ROUNDS}
 
 
-def median(engine: recognizer.Recognizer, batch: int, rounds: int) -> float:
-    """Microseconds an image."""
+def median(engine: engines.Recognizer, batch: int, rounds: int) -> float:
+    """Return the median time per image in microseconds."""
     images = np.random.default_rng(0).integers(0, 256, (batch, 28, 28), np.uint8)
     times = []
     for _ in range(rounds + rounds // 10):
@@ -32,15 +34,15 @@ def median(engine: recognizer.Recognizer, batch: int, rounds: int) -> float:
 
 
 def main() -> None:
-    model = network.load(Path("data/network"))
-    print(
-        f"{model.count_params():,} parameters, {network.multiply_adds(model):,} multiply-adds\n\n"
-        "| engine | us an image, batch 1 | us an image, batch 256 |\n|---|---|---|"
-    )
-    for name in recognizer.ENGINES:
-        engine = recognizer.load(Path("data/model"), name)
-        cells = [f"{median(engine, *sizes):.0f}" for sizes in ROUNDS.items()]
-        print(f"| {name} | {' | '.join(cells)} |")
+    model = network.load(paths.NETWORK)
+    print(f"{model.count_params():,} parameters, {network.multiply_adds(model):,} multiply-adds")
+    rows: list[tables.Row] = []
+    for name in engines.ENGINES:
+        engine = engines.load(paths.MODEL, name)
+        medians = [median(engine, *sizes) for sizes in ROUNDS.items()]
+        rows.append(dict(zip(COLUMNS, [name, *medians], strict=True)))
+    table = tables.Table(COLUMNS, rows)
+    tables.report("inference", {"engines": table}, "Random images, one thread.")
 
 
 if __name__ == "__main__":

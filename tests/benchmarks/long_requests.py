@@ -6,9 +6,9 @@
 Starts the service with its default options. Four clients send forms of 1,000 pictures of 316 x 316
 pixels and four send photographs of 25 megapixels, all without a pause: first alone, then, on the
 same connections, beside clients that ask for the health, for the metrics, and for the digit of one
-small picture. Prints the images a second of the long requests, alone and beside the others, and the
-latency of the short ones. Needs `data/model` and `data/png`, so run `dvc repro` first. All of it
-stays on loopback, and the clients take their share of the same cores.
+small picture. Prints and saves the images per second of the long requests, alone and beside the
+others, and the latency of the short ones. Needs `data/model` and `data/png`, so run `dvc repro`
+first. All of it stays on loopback, and the clients take their share of the same cores.
 """
 
 import argparse
@@ -25,12 +25,26 @@ import numpy as np
 import requests
 from PIL import Image
 
+from tests.benchmarks import tables
 from tests.benchmarks.serving import MODEL, NINE, Body, Load, Server, body_of, running
 
 SERVER = Server("this project", "service --port={port}")
 CLIENTS = 4  # of each kind of long requests
 PICTURES, SIDE = 1000, 316  # of a form; pixels
 PHOTOGRAPH = 5000  # pixels along each side
+LONG_COLUMNS = {
+    "long requests": "",
+    "images/s alone": ".1f",
+    "beside short ones": ".1f",
+    "ratio": ".2f",
+}
+SHORT_COLUMNS = {
+    "short requests": "",
+    "answers": ".0f",
+    "failures": ".0f",
+    "median ms": ".1f",
+    "p99 ms": ".1f",
+}
 PAUSE = 0.02  # seconds between two requests of a short client
 SHORT = {"/healthz": None, "/metrics": None, "/recognize": body_of(Load())}  # path and body
 
@@ -60,21 +74,30 @@ def main() -> None:
             route: short.submit(ask, urljoin(url, route), body, seconds)
             for route, body in SHORT.items()
         }
-        print("| long requests | images/s alone | beside short ones | ratio |\n|---|---|---|---|")
-        for name, futures in senders.items():
-            finished = sorted(entry for future in futures for entry in future.result())
-            alone = _rate([entry for entry in finished if entry[0] < middle])
-            beside = _rate([entry for entry in finished if entry[0] >= middle])
-            print(f"| {name} | {alone:.1f} | {beside:.1f} | {beside / alone:.2f} |")
-        print(
-            "\n| short requests | answers | failures | median ms | p99 ms |\n|---|---|---|---|---|"
-        )
-        for route, future in latencies.items():
-            answers, failures = future.result()
-            median, p99 = statistics.median(answers), statistics.quantiles(answers, n=100)[98]
-            print(
-                f"| {route} | {len(answers)} | {failures} | {median * 1e3:.1f} | {p99 * 1e3:.1f} |"
-            )
+        long_rows = [_long_row(name, senders[name], middle) for name in senders]
+        short_rows = [_short_row(route, *latencies[route].result()) for route in latencies]
+    tables.report(
+        "long_requests",
+        {
+            "long": tables.Table(LONG_COLUMNS, long_rows),
+            "short": tables.Table(SHORT_COLUMNS, short_rows),
+        },
+        f"{seconds} seconds without short requests, then {seconds} seconds with them.",
+    )
+
+
+def _long_row(name: str, futures: list[Future[Finished]], middle: float) -> tables.Row:
+    finished = sorted(entry for future in futures for entry in future.result())
+    alone = _rate([entry for entry in finished if entry[0] < middle])
+    beside = _rate([entry for entry in finished if entry[0] >= middle])
+    cells = (name, alone, beside, beside / alone)
+    return dict(zip(LONG_COLUMNS, cells, strict=True))
+
+
+def _short_row(route: str, answers: list[float], failures: int) -> tables.Row:
+    median, p99 = statistics.median(answers), statistics.quantiles(answers, n=100)[98]
+    cells = (route, len(answers), failures, median * 1e3, p99 * 1e3)
+    return dict(zip(SHORT_COLUMNS, cells, strict=True))
 
 
 def _start(

@@ -1,12 +1,12 @@
-"""The network behind other Python servers, each as its own documentation would have it written.
+"""Serve the network with other Python servers, each in the style of its own documentation.
 
     gunicorn -w 2 -k sync 'tests.benchmarks.peers:flask_litert()'
     granian --interface wsgi --workers 2 --factory tests.benchmarks.peers:flask_litert
     uvicorn --workers 2 --factory tests.benchmarks.peers:fastapi_tensorflow
     python -m tests.benchmarks.peers litert 8000      # LitServe
 
-All answer `POST /recognize`, a form with one 28 x 28 PNG in the field `image`, and check nothing.
-Every worker loads the network for itself and computes with one thread, as the service does.
+All of them answer `POST /recognize`, a form with one 28 x 28 PNG in the field `image`, without any
+validation. Every worker loads its own network and computes with one thread, as the service does.
 """
 
 import os
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-Network = Callable[[Any], list[int]]  # an open PNG file to its labels
+Network = Callable[[Any], list[int]]  # recognizes an open PNG file
 
 
 def flask_app(load: Callable[[], Network]) -> Any:
@@ -43,7 +43,7 @@ def fastapi_app(load: Callable[[], Network]) -> Any:
 
     @app.post("/recognize")
     async def recognize(image: UploadFile) -> dict[str, Any]:
-        # On the event loop: a plain function, which gets a thread, was slower.
+        # A coroutine runs on the event loop. A plain function runs in a thread, which was slower.
         return {"filename": image.filename, "labels": network(image.file)}
 
     return app
@@ -60,7 +60,7 @@ def litserve_api(load: Callable[[], Network]) -> Any:
             return {"filename": form["image"].filename, "labels": self.network(form["image"].file)}
 
         def __reduce__(self) -> Any:
-            # A class made in a function has no name to be found by, so the worker makes it again.
+            # pickle cannot find a class that a function defines, so the worker defines it again.
             return litserve_api, (load,), self.__dict__
 
     return Recognize(api_path="/recognize")
@@ -68,13 +68,14 @@ def litserve_api(load: Callable[[], Network]) -> Any:
 
 def load_tensorflow() -> Network:
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
-    from service.quiet import tf
+    import tensorflow as tf
 
     model = tf.saved_model.load("data/model")
 
     def network(file: Any) -> list[int]:
         pixels = np.asarray(Image.open(file))
-        # A signature is a concrete function, the cheapest call; the model owns its variables.
+        # A signature is a concrete function, which has the least overhead. Look it up through the
+        # model, which keeps the variables alive.
         call = model.signatures["serving_default"]
         answer = call(image=tf.constant(pixels[np.newaxis]))
         return answer["label"].numpy().tolist()
@@ -97,7 +98,7 @@ def load_litert() -> Network:
 
 LOADERS = {"litert": load_litert, "tensorflow": load_tensorflow}
 
-# Servers take the name of a function without arguments.
+# The servers need names of functions without arguments.
 flask_litert = partial(flask_app, load_litert)
 flask_tensorflow = partial(flask_app, load_tensorflow)
 fastapi_litert = partial(fastapi_app, load_litert)

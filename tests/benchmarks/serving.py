@@ -5,17 +5,17 @@
     python -m tests.benchmarks.serving              # twelve minutes
     python -m tests.benchmarks.serving --rounds 1 --only 'this project' Go
 
-Prints a table: this service and others, with one image a request over 1, 8 and 64 connections; and
-this service with a picture as the body itself and with many images a request, over 8 connections.
-Needs Linux, and `data/model`, `data/mnistmodel` and `data/png`, so run `dvc repro` first. All of it
-stays on loopback.
+Prints a table, and saves it unless `--only` is given: this service and others, with one image per
+request over 1, 8 and 64 connections; and this service with a picture as the body itself and with
+many images per request, over 8 connections. Needs Linux, and `data/model`, `data/mnistmodel` and
+`data/png`, so run `dvc repro` first. All of it stays on loopback.
 
 The client is wrk with one thread and keep-alive. It runs on the same cores as the servers, so use
 the figures to compare rows, not machines. Every server starts afresh in every round, all of them in
 turn. A cell has a median over the rounds for each number of connections.
 
 - requests/s: answers without an error. The latencies are of all answers.
-- CPU us a request: user and system time of all processes of the server.
+- CPU µs per request: user and system time of all processes of the server.
 - memory MiB: of all its processes after the load, each shared page counted once (PSS).
 - start s: from the start of its process to its first answer.
 - ratio: images/s over those of the naive Flask view with LiteRT, in the same round and over as many
@@ -29,7 +29,6 @@ author wrote it, and once on the thread of the caller, which is its best configu
 import argparse
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -46,6 +45,7 @@ from pathlib import Path
 
 import requests
 
+from tests.benchmarks import tables
 from tests.benchmarks.processes import cpu_seconds, memory_mib
 from tests.c_api import library_folder
 
@@ -80,7 +80,7 @@ COLUMNS = {
     "requests/s": ".0f",
     "median ms": ".2f",
     "p99 ms": ".1f",
-    "CPU us a request": ".0f",
+    "CPU µs per request": ".0f",
     "ratio": ".2f",
     "errors": ".0f",
     # Of the server:
@@ -179,7 +179,10 @@ def main() -> None:
             servers = [s for s in servers if any(name in s.name for name in options.only)]
         if not servers:
             parser.error(f"no server has one of {options.only} in its name")
-        compare([s for s in servers if _is_installed(s)], options.seconds, options.rounds)
+        servers = [s for s in servers if _is_installed(s)]
+        measured = compare(servers, options.seconds, options.rounds)
+    settings = f"Medians of {options.rounds} rounds of {options.seconds} seconds."
+    tables.report("serving", {"servers": _table(measured)}, settings, save=not options.only)
 
 
 def go_servers(folder: Path) -> list[Server]:
@@ -208,13 +211,13 @@ def go_servers(folder: Path) -> list[Server]:
     ]
 
 
-def compare(servers: list[Server], seconds: int, rounds: int) -> None:
-    """Measure all servers in turn in each round, and print the table."""
+def compare(servers: list[Server], seconds: int, rounds: int) -> list[Figures]:
+    """Measure all servers in turn in each round."""
     measured = []
     for number in range(1, rounds + 1):
         print(f"round {number} of {rounds}", file=sys.stderr, flush=True)
         measured.append(measure(servers, seconds))
-    _print(measured)
+    return measured
 
 
 def measure(servers: list[Server], seconds: int) -> Figures:
@@ -241,7 +244,7 @@ def under(load: Load, url: str, session: int, seconds: int) -> Row:
     """The figures of a server under a load."""
     before = cpu_seconds(session)
     row = send(url, body_of(load), load.connections, seconds)
-    row["CPU us a request"] = (cpu_seconds(session) - before) * 1e6 / row["answers"]
+    row["CPU µs per request"] = (cpu_seconds(session) - before) * 1e6 / row["answers"]
     row["images/s"] = row["requests/s"] * load.images
     return row
 
@@ -355,28 +358,20 @@ def _require() -> None:
             sys.exit(f"{path} is missing; run `dvc repro`")
 
 
-def _print(rounds: list[Figures]) -> None:
-    print(f"\n{_processor()}. Figures at 1 / 8 / 64 connections, or at 8 alone.\n")
-    print(f"| server | {' | '.join(COLUMNS)} |\n|{'---|' * (1 + len(COLUMNS))}")
-    for row in dict.fromkeys(row for row, _, _ in rounds[0]):
-        cells = [_cell(rounds, row, column) for column in COLUMNS]
-        print(f"| {row} | {' | '.join(cells)} |")
+def _table(rounds: list[Figures]) -> tables.Table:
+    names = dict.fromkeys(row for row, _, _ in rounds[0])
+    rows = [
+        {"server": name} | {column: _cell(rounds, name, column) for column in COLUMNS}
+        for name in names
+    ]
+    return tables.Table({"server": ""} | COLUMNS, rows)
 
 
-def _cell(rounds: list[Figures], row: str, column: str) -> str:
+def _cell(rounds: list[Figures], row: str, column: str) -> list[float]:
     """A figure for each number of connections."""
     middle = sum if column == "errors" else statistics.median
     keys = sorted(key for key in rounds[0] if key[:2] == (row, column))
-    figures = [middle([figures[key] for figures in rounds]) for key in keys]
-    return " / ".join(format(figure, COLUMNS[column]) for figure in figures)
-
-
-def _processor() -> str:
-    found = re.findall(
-        r"^(model name|cpu family|model)\t*: (.+)$", Path("/proc/cpuinfo").read_text(), re.M
-    )
-    model = ", ".join(f"{name} {value}" for name, value in dict(found).items())
-    return f"{os.cpu_count()} cores: {model}"
+    return [middle([figures[key] for figures in rounds]) for key in keys]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """How long set-up takes, and how large it is: python -m tests.benchmarks.setup
 
-Each installation starts in an empty folder with empty caches and includes the virtual environment.
-The packages come from the index that pip and uv are configured for.
+Prints a table and saves it. Each installation starts in an empty folder with empty caches and
+includes the virtual environment. The packages come from the index that pip and uv are configured
+for.
 
 - `make repro`, `make serve`: what these commands install before they start.
 - `pip` installs the same packages as `make repro`, from the same lock file with its hashes.
@@ -25,9 +26,12 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.benchmarks import tables
+
 LOCK = Path("requirements.txt")
 PIP = f".venv/bin/pip install --quiet --require-hashes --requirement {LOCK}"
-COLUMNS = {"packages": ".0f", "install s": ".1f", "GB": ".2f", "start s": ".3f"}
+PIP_ROW = "the packages of `make repro` with pip"
+COLUMNS = {"packages": ".0f", "install s": ".1f", "GB": ".2f", "start s": ".2f"}
 MOST_OF_PIP = 0.25
 MOST_START = 0.3  # seconds
 
@@ -40,15 +44,13 @@ def main() -> None:
             "`make serve`": installed(serve, "make .venv/.installed-service"),
         }
         (pip / LOCK).write_text(entries(LOCK.read_text(), packages(repro)))
-        rows["pip"] = installed(pip, f"{sys.executable} -m venv .venv && {PIP}")
+        rows[PIP_ROW] = installed(pip, f"{sys.executable} -m venv .venv && {PIP}")
         rows["`make repro`"]["start s"] = start(repro, "repro", "dvc")
         rows["`make serve`"]["start s"] = start(serve, "serve", "python")
-    print(f"{cpu_model()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
-    print(f"| | {' | '.join(COLUMNS)} |\n|{'---|' * (1 + len(COLUMNS))}")
-    for name, row in rows.items():
-        cells = (format(row[key], style) if key in row else "" for key, style in COLUMNS.items())
-        print(f"| {name} | {' | '.join(cells)} |")
-    share = rows["`make repro`"]["install s"] / rows["pip"]["install s"]
+    cells: list[tables.Row] = [{"command": name, **row} for name, row in rows.items()]
+    table = tables.Table({"command": ""} | COLUMNS, cells)
+    tables.report("setup", {"commands": table}, f"Python {platform.python_version()}.")
+    share = rows["`make repro`"]["install s"] / rows[PIP_ROW]["install s"]
     print(f"\n`make repro` installs in {share:.2f} of pip's time.")
     starts = (row["start s"] for row in rows.values() if "start s" in row)
     sys.exit(share > MOST_OF_PIP or max(starts) > MOST_START)
@@ -100,13 +102,6 @@ def start(where: Path, target: str, command: str) -> float:
     program.unlink()
     program.symlink_to(shutil.which("true") or sys.exit("there is no program `true`"))
     return statistics.median(timed(where, f"make --silent {target}") for _ in range(5))
-
-
-def cpu_model() -> str:
-    if sys.platform == "darwin":
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.check_output(command, text=True).strip()
-    return re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())[0]
 
 
 if __name__ == "__main__":

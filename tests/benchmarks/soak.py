@@ -1,25 +1,25 @@
-"""Minutes of all that clients do: is every good request answered, and is memory flat?
+"""Soak test: does the service answer every valid request, and does its memory stay flat?
 
     python -m tests.benchmarks.soak                          # ten minutes
     python -m tests.benchmarks.soak --minutes 60 --load 50
 
-Starts the service with two workers, and clients that are malformed, slow or large, do not read
-their answers, or disconnect. Measures how many good requests a second it answers beside them, then
-sends `--load` per cent of that, at a fixed rate whether or not answers come in time. Prints a line
-every ten seconds. Ctrl-C ends it. Needs Linux, and `data/model` and `data/png`, so run `dvc repro`
-first. All of it stays on loopback.
+The test starts the service with two workers. Some clients send malformed, slow or large requests,
+do not read their responses, or disconnect. Beside them, the test measures how many valid requests
+per second the service can answer. Then it sends `--load` percent of that at a fixed rate, whether
+or not responses arrive in time. It prints a line every ten seconds. Ctrl-C ends it. The test needs
+Linux, and `data/model` and `data/png`, so run `dvc repro` first. It uses only loopback.
 
-Exits with 1 unless
+The exit status is 0 only if
 
-- every good request got its right answer, and every broken one was refused as it should be;
-- the resident memory (RSS) of each process of the service grew by at most 5 % from the second
-  quarter of the time (the first warms up) to the last, by its medians. Its proportional share (PSS)
-  is only shown: it changes with other programs that use the same libraries;
-- each process has as many files open in the end, without clients, as it had before they came.
+- every valid request got the right response, and every invalid request the right error;
+- the median resident memory (RSS) of each process of the service grew by at most 5 % from the
+  second quarter of the time (the first is for warm-up) to the last. The test only prints the
+  proportional share (PSS), because that changes with other programs that use the same libraries;
+- each process has as many open files at the end, without clients, as before the clients came.
 
-The client is one thread. It takes its share of the same cores, also while the rate is measured. The
-column `others` is how much of the machine other programs took: where they take what the load
-leaves, requests wait, and are refused in the end, which says nothing of the service.
+The client is one thread that shares the cores with the service, also while it measures the rate.
+The column `others` is the share of the machine that other programs use. If they use the rest of the
+machine, requests wait until the service refuses them. That is not a defect of the service.
 """
 
 import argparse
@@ -51,7 +51,7 @@ from PIL import Image
 
 from tests.benchmarks.long_requests import form
 from tests.benchmarks.long_requests import photograph as large_photograph
-from tests.benchmarks.processes import cpu_seconds
+from tests.benchmarks.processes import cpu_seconds, process_ids
 from tests.benchmarks.serving import MODEL, NINE, Body, Load, Server, body_of, running
 
 SERVER = Server("this project", "service --workers=2 --port={port}")
@@ -59,70 +59,72 @@ MOST_GROWTH = 0.05
 SAMPLE_SECONDS = 10
 CAPACITY_CONNECTIONS = 16
 CAPACITY_SECONDS = 10
-TICK = 0.002  # seconds from one look at how many requests are due to the next
-BROKEN_SHARE = 0.02  # of the rate of good requests
-SCRAPES = 1  # of /metrics a second
-MOST_OPEN = 256  # connections of good and broken clients; what is due beyond them has to wait
-REQUESTS_A_CONNECTION = 500  # then a client opens another: connections come and go
-PATIENCE = 40  # seconds for the last answers; longer than the service waits for a request's head
+TICK = 0.002  # seconds between checks for requests that are due
+INVALID_SHARE = 0.02  # invalid requests per valid request
+SCRAPES = 1  # requests for /metrics per second
+MOST_OPEN = 256  # connections for valid and invalid requests; further requests wait
+REQUESTS_A_CONNECTION = 500  # a client then opens a new connection
+PATIENCE = 40  # seconds for the last responses; the service waits 30 s for a request's head
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 Address = tuple[str, int]
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-Client = Callable[[Stream], Coroutine[None, None, str]]  # returns what became of it
+Client = Callable[[Stream], Coroutine[None, None, str]]  # returns the outcome
 
 
 @dataclass(frozen=True)
 class Request:
-    """One of those that are sent again and again."""
+    """A request that the clients send repeatedly, and its expected response."""
 
     kind: str
     content: bytes  # head and body
-    status: int  # of the right answer
-    body: bytes | None = None  # of the right answer; None if it changes
+    status: int  # of the expected response
+    body: bytes | None = None  # of the expected response; None accepts any
 
     @classmethod
-    def tried(cls, address: Address, kind: str, content: bytes, status: int) -> "Request":
-        """Send it once, alone: what is answered then is right, if the status is."""
+    def recorded(cls, address: Address, kind: str, content: bytes, status: int) -> "Request":
+        """Send a request once, and expect the same response later. Exit if the status is wrong."""
         with socket.create_connection(address, timeout=PATIENCE) as client:
             client.sendall(content)
             answer = HTTPResponse(client)
             answer.begin()
             body = answer.read()
         if answer.status != status:
-            sys.exit(f"{kind}: expected {status}, but the answer is {answer.status} {body!r}")
+            sys.exit(f"{kind}: expected {status}, but the response is {answer.status} {body!r}")
         return cls(kind, content, status, body)
 
 
 @dataclass
 class Tally:
-    """What became of the requests."""
+    """The outcomes of the requests."""
 
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)  # by kind and outcome
-    failures: Counter[tuple[str, str]] = field(default_factory=Counter)  # by kind and what was said
-    seconds: list[float] = field(default_factory=list)  # that answers took since the last sample
+    failures: Counter[tuple[str, str]] = field(default_factory=Counter)  # by kind and reason
+    seconds: list[float] = field(default_factory=list)  # response times since the last sample
 
-    def answered(self, request: Request, status: int, body: bytes, seconds: float) -> None:
+    def count_response(self, request: Request, status: int, body: bytes, seconds: float) -> None:
         self.outcomes[request.kind, str(status)] += 1
         self.seconds.append(seconds)
         if status != request.status or request.body not in (None, body):
             self.failures[request.kind, f"{status} {body[:200]!r}"] += 1
 
-    def unanswered(self, request: Request, reason: str) -> None:
+    def count_failure(self, request: Request, reason: str) -> None:
         self.outcomes[request.kind, reason] += 1
         self.failures[request.kind, reason] += 1
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Hold the service under a load of all sorts.")
-    parser.add_argument("--minutes", type=float, default=10, help="how long")
-    parser.add_argument("--load", type=float, default=80, help="per cent of what it can answer")
+    parser = argparse.ArgumentParser(description="Run a soak test of the service.")
+    parser.add_argument("--minutes", type=float, default=10, help="duration of the test")
+    parser.add_argument(
+        "--load", type=float, default=80, help="percent of the requests that the service can answer"
+    )
     options = parser.parse_args()
     for path in (MODEL, NINE):
         if not path.exists():
             sys.exit(f"{path} is missing; run `dvc repro`")
-    # Told to end, it stops the service, as it does on Ctrl-C; which a shell has its background
-    # processes ignore.
+    # SIGTERM ends the test like Ctrl-C, and stops the service. Set the handler of SIGINT because
+    # shells start background processes that ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
@@ -134,16 +136,16 @@ def main() -> None:
 
 
 async def soak(url: str, process: int, seconds: float, load: float) -> bool:
-    """Whether all that is promised held, for so many seconds."""
+    """Run the test for some seconds. Return whether the service passed."""
     address = urlsplit(url)
     assert address.hostname
     assert address.port
     clients = Clients((address.hostname, address.port))
-    await asyncio.sleep(1)  # until the service has closed what the first requests left
+    await asyncio.sleep(1)  # until the service has closed the connections of the first requests
     watch = Watch(process, clients.tally)
-    async with clients.rude():
+    async with clients.misbehaving():
         most = await clients.capacity()
-        print(f"capacity {most:.0f} good requests/s; sending {most * load:.0f}", flush=True)
+        print(f"capacity {most:.0f} valid requests/s; sending {most * load:.0f}", flush=True)
         end = time.monotonic() + seconds
         sampling = asyncio.create_task(watch.sample_until(end))
         await clients.send_until(end, most * load)
@@ -152,7 +154,7 @@ async def soak(url: str, process: int, seconds: float, load: float) -> bool:
     return await watch.verdict()
 
 
-# What is sent
+# Requests
 
 
 def head(method: str, path: str, **headers: object) -> bytes:
@@ -169,59 +171,59 @@ def as_json(value: object) -> Body:
     return json.dumps(value).encode(), "application/json"
 
 
-def good_requests(address: Address) -> Iterator[Request]:
-    """A hundred requests that have to be answered, in the shares in which they are sent."""
+def valid_requests(address: Address) -> Iterator[Request]:
+    """Yield a hundred requests, each kind as often as its percentage of the load."""
     png, pixels = NINE.read_bytes(), np.asarray(Image.open(NINE))
     encoded = base64.b64encode(png).decode()
     predict = {"signature_name": "recognize_png", "instances": [{"png_bytes": {"b64": encoded}}]}
     tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 28, 28], "data": pixels.tolist()}
-    photograph = BytesIO()
-    Image.fromarray(255 - pixels).convert("RGB").resize((140, 140)).save(photograph, "JPEG")
+    jpeg = BytesIO()
+    Image.fromarray(255 - pixels).convert("RGB").resize((140, 140)).save(jpeg, "JPEG")
     for share, kind, content in (
         (43, "form", post("/recognize", body_of(Load()))),
         (25, "raw body", post("/recognize", (png, "image/png"))),
-        (2, "JPEG", post("/recognize", (photograph.getvalue(), "image/jpeg"))),
+        (2, "JPEG", post("/recognize", (jpeg.getvalue(), "image/jpeg"))),
         (5, "ten files", post("/recognize?probabilities=true", body_of(Load(images=10)))),
         (12, "TensorFlow Serving", post("/v1/models/mnist:predict", as_json(predict))),
         (11, "Open Inference", post("/v2/models/mnist/infer", as_json({"inputs": [tensor]}))),
         (2, "health", head("GET", "/healthz")),
     ):
-        yield from [Request.tried(address, kind, content, 200)] * share
+        yield from [Request.recorded(address, kind, content, 200)] * share
 
 
-def broken_requests(address: Address) -> Iterator[Request]:
-    """Requests that have to be refused."""
+def invalid_requests(address: Address) -> Iterator[Request]:
+    """Yield requests that the service must refuse."""
     png = NINE.read_bytes()
-    form, form_type = body_of(Load())
-    other_field = form.replace(b'name="image"', b'name="other"')
-    halves = b'{"instances":[', "application/json"
+    form_body, form_type = body_of(Load())
+    other_field = form_body.replace(b'name="image"', b'name="other"')
+    half_json = b'{"instances":[', "application/json"
     large = head("POST", "/recognize", Content_Type="image/png", Content_Length=17 << 20)
     for status, kind, content in (
         (400, "no image", post("/recognize", (b"no image", "image/png"))),
         (400, "half an image", post("/recognize", (png[:100], "image/png"))),
         (400, "another field", post("/recognize", (other_field, form_type))),
-        (400, "half a form", post("/recognize", (form[:-50], form_type))),
-        (400, "half of JSON", post("/v1/models/mnist:predict", halves)),
+        (400, "half a form", post("/recognize", (form_body[:-50], form_type))),
+        (400, "half of JSON", post("/v1/models/mnist:predict", half_json)),
         (400, "no tensor", post("/v2/models/mnist/infer", as_json({"inputs": [{}]}))),
         (404, "no such path", head("GET", "/nothing")),
         (405, "another method", head("DELETE", "/recognize")),
         (413, "too large", large),
         (415, "another type", post("/recognize", (png, "text/plain"))),
     ):
-        yield Request.tried(address, kind, content, status)
+        yield Request.recorded(address, kind, content, status)
 
 
-# Who sends it
+# Clients
 
 
 class Connection(asyncio.Protocol):
-    """One of the good and broken clients: sends a request, and the next when it has the answer."""
+    """A connection for valid and invalid requests. It sends one at a time."""
 
     def __init__(self, clients: "Clients") -> None:
         self._clients = clients
         self._request: Request | None = None
         self._due = 0.0
-        self._sent = 0
+        self._count = 0  # of requests sent
         self._received = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -231,7 +233,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, request: Request, due: float) -> None:
         self._request, self._due = request, due
-        self._sent += 1
+        self._count += 1
         self.transport.write(request.content)
 
     def data_received(self, data: bytes) -> None:
@@ -242,9 +244,9 @@ class Connection(asyncio.Protocol):
             return
         status, body, self._received = int(self._received[9:12]), self._received[end:], b""
         request, self._request = self._request, None
-        assert request, "an answer that nobody asked for"
-        self._clients.tally.answered(request, status, body, time.perf_counter() - self._due)
-        if status == 200 and self._sent < REQUESTS_A_CONNECTION:
+        assert request, "the service sent a response without a request"
+        self._clients.tally.count_response(request, status, body, time.perf_counter() - self._due)
+        if status == 200 and self._count < REQUESTS_A_CONNECTION:
             self._clients.idle.append(self)
         else:
             self.transport.close()
@@ -256,32 +258,34 @@ class Connection(asyncio.Protocol):
         self._clients.open -= 1
         if self._request:
             self._clients.waiting -= 1
-            self._clients.tally.unanswered(self._request, f"closed ({exception})")
+            self._clients.tally.count_failure(self._request, f"closed ({exception})")
         elif self in self._clients.idle:
             self._clients.idle.remove(self)
         self._clients.hand_out()
 
 
 class Clients:
+    """All clients of the test."""
+
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._good, self._broken = list(good_requests(address)), list(broken_requests(address))
-        random.Random(0).shuffle(self._good)
-        self._due: deque[tuple[Request, float]] = deque()  # and since when
+        self._valid, self._invalid = list(valid_requests(address)), list(invalid_requests(address))
+        random.Random(0).shuffle(self._valid)
+        self._due: deque[tuple[Request, float]] = deque()  # requests, and since when they are due
         self._connecting: set[asyncio.Task[None]] = set()
         self.tally = Tally()
-        self.waiting = 0  # requests that are due and have no answer so far
+        self.waiting = 0  # requests that are due and have no response yet
         self.open = 0  # connections
         self.idle: deque[Connection] = deque()
-        self.then: Callable[[], None] = lambda: None  # what to do after an answer
+        self.then: Callable[[], None] = lambda: None  # called after each response
 
     async def capacity(self) -> float:
-        """Good requests a second if each is sent when another is answered."""
-        requests = cycle(self._good)
+        """Measure the valid requests per second if each response triggers the next request."""
+        requests = cycle(self._valid)
         self.then = lambda: self._send(next(requests))
         for _ in range(CAPACITY_CONNECTIONS):
             self.then()
-        await asyncio.sleep(CAPACITY_SECONDS)  # until the rude ones have all come
+        await asyncio.sleep(CAPACITY_SECONDS)  # until all misbehaving clients have connected
         before, start = self.tally.outcomes.total(), time.perf_counter()
         await asyncio.sleep(CAPACITY_SECONDS)
         rate = (self.tally.outcomes.total() - before) / (time.perf_counter() - start)
@@ -290,19 +294,19 @@ class Clients:
         return rate
 
     async def send_until(self, end: float, rate: float) -> None:
-        """Send so many good requests a second, and broken ones beside them."""
+        """Send valid requests at a rate per second, and invalid ones beside them."""
         scrape = Request("metrics", head("GET", "/metrics"), 200)
         streams = [
-            (cycle(self._good), rate),
-            (cycle(self._broken), rate * BROKEN_SHARE),
+            (cycle(self._valid), rate),
+            (cycle(self._invalid), rate * INVALID_SHARE),
             (cycle([scrape]), SCRAPES),
         ]
-        sent = [0] * len(streams)
+        counts = [0] * len(streams)
         start = time.monotonic()
         while (now := time.monotonic()) < end:
             for number, (requests, frequency) in enumerate(streams):
-                while sent[number] < (now - start) * frequency:
-                    sent[number] += 1
+                while counts[number] < (now - start) * frequency:
+                    counts[number] += 1
                     self._send(next(requests))
             await asyncio.sleep(TICK)
 
@@ -312,13 +316,13 @@ class Clients:
         self.hand_out()
 
     def hand_out(self) -> None:
-        """What is due, to connections that are idle, and to a new one if there is none."""
+        """Send due requests on idle connections, and open a new connection if there is none."""
         while self._due and self.idle:
             self.idle.popleft().send(*self._due.popleft())
         if self._due and self.open < MOST_OPEN:
             self.open += 1
             task = asyncio.create_task(self._connect())
-            self._connecting.add(task)  # or nobody would keep it
+            self._connecting.add(task)  # the event loop keeps only weak references to tasks
             task.add_done_callback(self._connecting.discard)
 
     async def _connect(self) -> None:
@@ -329,42 +333,44 @@ class Clients:
             self.open -= 1
             if self._due:
                 self.waiting -= 1
-                self.tally.unanswered(self._due.popleft()[0], f"no connection ({error})")
+                self.tally.count_failure(self._due.popleft()[0], f"no connection ({error})")
 
     async def leave(self) -> None:
-        """Wait for the last answers and close all connections."""
+        """Wait for the last responses, and close all connections."""
         deadline = time.monotonic() + PATIENCE
         while self.waiting:
             if time.monotonic() > deadline:
-                sys.exit(f"{self.waiting} requests have no answer after {PATIENCE} s")
+                sys.exit(f"{self.waiting} requests have no response after {PATIENCE} s")
             await asyncio.sleep(0.1)
         for connection in self.idle:
             connection.transport.close()
         self.idle.clear()
 
     @asynccontextmanager
-    async def rude(self) -> AsyncIterator[None]:
-        """Clients of the other kinds, each again and again."""
+    async def misbehaving(self) -> AsyncIterator[None]:
+        """Run the misbehaving clients, each repeatedly."""
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._again(number, client))
-                for client, count in RUDE.items()
+                group.create_task(self._repeat(number, client))
+                for client, count in MISBEHAVING.items()
                 for number in range(count)
             ]
             yield
             for task in tasks:
                 task.cancel()
 
-    async def _again(self, number: int, client: Client) -> None:
+    async def _repeat(self, number: int, client: Client) -> None:
         kind = client.__name__.replace("_", " ")
-        await asyncio.sleep(CAPACITY_SECONDS * number / RUDE[client])  # not all at the same time
+        # Do not start all of them at the same time.
+        await asyncio.sleep(CAPACITY_SECONDS * number / MISBEHAVING[client])
         while True:
             stream = await asyncio.open_connection(*self._address, limit=1 << 10)
             try:
                 outcome = await client(stream)
             except TimeoutError:
-                outcome = "no answer"
-            except (ConnectionError, RuntimeError):  # the latter is uvloop's, for a second write
+                outcome = "no response"
+            except (ConnectionError, RuntimeError):
+                # uvloop 0.23 raises RuntimeError for a second write to a closed transport.
                 outcome = "closed"
             finally:
                 stream[1].transport.abort()
@@ -380,9 +386,9 @@ async def slow_body(stream: Stream) -> str:
     return await _trickle(stream, content[:-20], content[-20:])
 
 
-async def deaf(stream: Stream) -> str:
-    """Never reads its answers, which fill the buffers between it and the service."""
-    stream[1].write(head("GET", "/docs/swagger-ui-bundle.js") * 20)  # of 1.5 MB
+async def not_reading(stream: Stream) -> str:
+    """Read no responses, so that they fill the buffers between this client and the service."""
+    stream[1].write(head("GET", "/docs/swagger-ui-bundle.js") * 20)  # a response has 1.5 MB
     await asyncio.sleep(15)
     return "left"
 
@@ -402,7 +408,7 @@ async def too_large_in_chunks(stream: Stream) -> str:
     reader, writer = stream
     fields = {"Content_Type": "image/png", "Transfer_Encoding": "chunked"}
     writer.write(head("POST", "/recognize", **fields))
-    for _ in range(17 << 4):  # so 17 MiB
+    for _ in range(17 << 4):  # chunks of 64 KiB, 17 MiB in total
         writer.write(b"10000\r\n" + bytes(1 << 16) + b"\r\n")
         await writer.drain()
     writer.write(b"0\r\n\r\n")
@@ -419,10 +425,10 @@ async def photograph(stream: Stream) -> str:
     return await _ask(stream, post("/recognize", large_photograph()))
 
 
-RUDE: dict[Client, int] = {  # and how many of each there are at a time
+MISBEHAVING: dict[Client, int] = {  # number of concurrent clients by kind
     slow_head: 20,
     slow_body: 20,
-    deaf: 5,
+    not_reading: 5,
     leaving_amid_a_request: 2,
     leaving_before_the_answer: 2,
     too_large_in_chunks: 1,
@@ -432,7 +438,7 @@ RUDE: dict[Client, int] = {  # and how many of each there are at a time
 
 
 async def _trickle(stream: Stream, first: bytes, rest: bytes) -> str:
-    """Send the first part at once, and a byte a second of the rest, unless an answer comes."""
+    """Send the first part at once, and the rest at one byte per second until a response arrives."""
     reader, writer = stream
     writer.write(first)
     answer = asyncio.create_task(reader.readline())
@@ -458,25 +464,26 @@ def _status(line: bytes) -> str:
 
 async def _leave(stream: Stream) -> str:
     if random.random() < 0.5:
-        stream[1].close()  # and so in good order; the caller's abort() is not
+        stream[1].close()  # close the connection properly; otherwise the caller aborts it
     await asyncio.sleep(0.1)
     return "left"
 
 
-# What is watched
+# Measurements
 
 
 class Watch:
-    """Samples of the processes of the service, and what they say in the end."""
+    """Samples of the service's processes, and the verdict at the end."""
 
     def __init__(self, session: int, tally: Tally) -> None:
         self._session = session
         self._tally = tally
         self._memory: defaultdict[tuple[int, str], list[float]] = defaultdict(list)
-        self.processes = sorted(processes_of(session))
+        self.processes = process_ids(session)
         self._files = self._open_files()
 
     async def sample_until(self, end: float) -> None:
+        """Print and record samples until a time."""
         names = " ".join(f"{f'RSS/PSS MiB, files of {p}':>28}" for p in self.processes)
         print(f"{'s':>5} {'answers/s':>9} {'p99 ms':>6} {'failed':>6} {'others':>6} {names}")
         self._tally.seconds.clear()
@@ -502,7 +509,7 @@ class Watch:
             last, busy = now, now_busy
 
     def _busy(self) -> float:
-        """CPU seconds so far of all programs but the service and this one."""
+        """Return the CPU seconds so far of all programs except the service and this test."""
         user, nice, system, _, _, *interrupts = map(
             int, Path("/proc/stat").read_text().split()[1:9]
         )
@@ -513,16 +520,17 @@ class Watch:
         return {process: open_files(process) for process in self.processes}
 
     async def verdict(self) -> bool:
+        """Print the results, and return whether the service passed."""
         passed = not self._tally.failures
         print()
         kinds: defaultdict[str, dict[str, int]] = defaultdict(dict)
         for (kind, outcome), count in self._tally.outcomes.items():
             kinds[kind][outcome] = count
         for kind, outcomes in kinds.items():
-            told = ", ".join(f"{outcome}: {count}" for outcome, count in outcomes.items())
-            print(f"{kind:26} {told}")
-        for (kind, said), count in self._tally.failures.most_common(20):
-            print(f"FAILED {count} x {kind}: {said}")
+            counts = ", ".join(f"{outcome}: {count}" for outcome, count in outcomes.items())
+            print(f"{kind:26} {counts}")
+        for (kind, reason), count in self._tally.failures.most_common(20):
+            print(f"FAILED {count} x {kind}: {reason}")
         for (process, name), samples in self._memory.items():
             quarter = max(1, len(samples) // 4)
             early = statistics.median(samples[quarter : 2 * quarter] or samples)
@@ -540,25 +548,15 @@ class Watch:
             await asyncio.sleep(0.1)
         mark = "" if files == self._files else "FAILED "
         print(f"{mark}open files: {self._files} before, {files} after")
-        if (now := sorted(processes_of(self._session))) != self.processes:
+        if (now := process_ids(self._session)) != self.processes:
             passed = False
             print(f"FAILED processes: {self.processes} before, {now} after")
         print("passed" if passed else "FAILED")
         return passed
 
 
-def processes_of(session: int) -> Iterator[int]:
-    for folder in Path("/proc").glob("[0-9]*"):
-        process = int(folder.name)
-        try:
-            if os.getsid(process) == session:
-                yield process
-        except ProcessLookupError:  # it ended meanwhile
-            pass
-
-
 def memory(process: int) -> tuple[float, float]:
-    """Resident and proportional MiB."""
+    """Return the resident (RSS) and the proportional (PSS) memory of a process in MiB."""
     text = Path(f"/proc/{process}/smaps_rollup").read_text()
     rss, pss = (re.search(rf"^{name}: +(\d+) kB", text, re.MULTILINE) for name in ("Rss", "Pss"))
     assert rss

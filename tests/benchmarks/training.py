@@ -1,69 +1,79 @@
-"""Time to accuracy of this project's recipes, beside well-known ones on the same machine.
+"""Measure the time to accuracy of this project's recipes and of well-known recipes.
 
     python -m tests.benchmarks.training              # cnn and keras
     python -m tests.benchmarks.training cnn keras torch mlp original
 
-Each recipe trains in a process of its own and is measured on the test split after every epoch;
-only the time in training counts. Needs `data/idx`, so run `dvc repro download` first. On two cores
-cnn, keras and torch take two to four minutes each, the others seconds.
+Each recipe trains in its own process. After each epoch, the program measures the accuracy on the
+test split. The times include only the training, except for cnn and mlp, whose times also include
+these measurements. On two cores, cnn, keras and torch take two to four minutes each, and the others
+seconds. The program prints a table, and saves it if all recipes ran. It needs `data/idx`, so run
+`dvc repro download` first.
 
-- cnn: the default run, as params.yaml has it.
-- keras: the convnet of https://keras.io/examples/vision/mnist_convnet, batch 128, 15 epochs, a
-  tenth of the training split held out, Adam with Keras' defaults.
-- torch: https://github.com/pytorch/examples/tree/main/mnist with its defaults but for 6 epochs:
-  batch 64, Adadelta with learning rate 1, times 0.7 after each epoch. PyTorch has to be installed.
+- cnn: the default run of params.yaml.
+- keras: the convnet of https://keras.io/examples/vision/mnist_convnet, with batches of 128, 15
+  epochs, a tenth of the training split for validation, and Adam with Keras' defaults.
+- torch: https://github.com/pytorch/examples/tree/main/mnist with its defaults, except for 6 epochs.
+  The batches have 64 images, and Adadelta has a learning rate of 1 that falls by a factor of 0.7
+  after each epoch. This recipe needs PyTorch.
 - mlp: `network.kind=mlp` for 3 epochs.
-- original: the same network as the script that this project replaces trained it: weights from a
-  normal distribution that does not depend on the size of the layer, batch 100, Adam with learning
-  rate 0.01, 3 epochs.
+- original: the mlp as trained by the script that this project replaces. The initial weights have a
+  normal distribution that does not depend on the size of the layer. The recipe uses batches of 100,
+  Adam with a learning rate of 0.01, and 3 epochs.
 """
 
 import argparse
 import multiprocessing
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
-from service import quiet  # noqa: F401  # before Keras
-from stages import idx, params
+from stages.common import idx, params, paths
+from tests.benchmarks import tables
 
-MARKS = (0.99, 0.995)
-IDX = Path("data/idx")
+MARKS = (0.99, 0.995)  # test accuracies whose times the table shows
+COLUMNS = {
+    "recipe": "",
+    "s per epoch": ".1f",
+    "s to 99.0 %": ".0f",
+    "s to 99.5 %": ".0f",
+    "last accuracy": ".2%",
+    "s in all": ".0f",
+}
 
 Point = tuple[float, float]  # seconds of training so far, test accuracy
 
 
 def cnn() -> Iterator[Point]:
-    yield from _ours("cnn", params.load().train.epochs)
+    yield from _run_of_project("cnn", params.load().train.epochs)
 
 
 def mlp() -> Iterator[Point]:
-    yield from _ours("mlp", 3)
+    yield from _run_of_project("mlp", 3)
 
 
-def _ours(kind: Literal["cnn", "mlp"], epochs: int) -> list[Point]:
+def _run_of_project(kind: Literal["cnn", "mlp"], epochs: int) -> list[Point]:
     import keras
 
-    from stages import network, train
+    from stages import train
+    from stages.common import network
 
     loaded = params.load()
     chosen = loaded.model_copy(update={"network": loaded.network.model_copy(update={"kind": kind})})
-    images, labels = idx.load(IDX, "training")
-    cut = len(labels) - chosen.train.validation
+    images, labels = idx.load(paths.IDX, "training")
+    cut = len(labels) - chosen.train.validation_size
     keras.utils.set_random_seed(chosen.train.seed)
     points: list[Point] = []
     start = time.perf_counter()
 
     def after_epoch(figures: dict[str, float]) -> None:
-        # The loop measures on the split that it is given, here the test split, and decides
-        # nothing by it. The time that this takes counts against us.
+        # The training measures the accuracy on its validation split, which is the test split here,
+        # and makes no decision from it. The time includes this measurement.
         points.append((time.perf_counter() - start, figures["validation/accuracy"]))
 
     train.train(
         network.build(chosen.network),
         (images[:cut], labels[:cut]),
-        idx.load(IDX, "testing"),
+        idx.load(paths.IDX, "testing"),
         chosen.recipe,
         epochs,
         chosen.train.seed,
@@ -77,8 +87,8 @@ def original() -> Iterator[Point]:
     from keras import layers
 
     keras.utils.set_random_seed(1)
-    images, labels = idx.load(IDX, "training")
-    test_images, test_labels = idx.load(IDX, "testing")
+    images, labels = idx.load(paths.IDX, "training")
+    test_images, test_labels = idx.load(paths.IDX, "testing")
     unscaled = keras.initializers.RandomNormal(stddev=1.0)
     hidden = [layers.Dense(256, "relu", kernel_initializer=unscaled) for _ in range(2)]
     model = keras.Sequential(
@@ -97,8 +107,8 @@ def original() -> Iterator[Point]:
         start = time.perf_counter()
         model.fit(scaled, labels, batch_size=100, epochs=1, verbose=0)
         spent += time.perf_counter() - start
-        answers = model.predict(scaled_tests, batch_size=1000, verbose=0).argmax(1)
-        yield spent, float((answers == test_labels).mean())
+        predictions = model.predict(scaled_tests, batch_size=1000, verbose=0).argmax(1)
+        yield spent, float((predictions == test_labels).mean())
 
 
 def keras_convnet() -> Iterator[Point]:
@@ -107,10 +117,10 @@ def keras_convnet() -> Iterator[Point]:
     from keras import layers
 
     keras.utils.set_random_seed(1)
-    images, labels = idx.load(IDX, "training")
+    images, labels = idx.load(paths.IDX, "training")
     scaled = images[..., np.newaxis].astype("float32") / 255
     targets = keras.utils.to_categorical(labels, 10)
-    testing = idx.load(IDX, "testing")
+    testing = idx.load(paths.IDX, "testing")
     model = keras.Sequential(
         [
             layers.Input((28, 28, 1)),
@@ -130,8 +140,8 @@ def keras_convnet() -> Iterator[Point]:
         start = time.perf_counter()
         model.fit(scaled, targets, batch_size=128, epochs=1, validation_split=0.1, verbose=0)
         spent += time.perf_counter() - start
-        answers = model.predict(test_images, batch_size=1000, verbose=0).argmax(1)
-        yield spent, float((answers == testing[1]).mean())
+        predictions = model.predict(test_images, batch_size=1000, verbose=0).argmax(1)
+        yield spent, float((predictions == testing[1]).mean())
 
 
 def torch_example() -> Iterator[Point]:
@@ -142,7 +152,7 @@ def torch_example() -> Iterator[Point]:
     torch.manual_seed(1)
 
     def tensors(split: str) -> tuple[Any, Any]:
-        images, labels = idx.load(IDX, split)
+        images, labels = idx.load(paths.IDX, split)
         pixels = torch.from_numpy(images.copy()).unsqueeze(1).float() / 255
         return (pixels - 0.1307) / 0.3081, torch.from_numpy(labels.copy()).long()
 
@@ -167,8 +177,8 @@ def torch_example() -> Iterator[Point]:
         spent += time.perf_counter() - start
         model.eval()
         with torch.no_grad():
-            answers = torch.cat([model(part).argmax(1) for part in testing[0].split(1000)])
-        yield spent, float((answers == testing[1]).float().mean())
+            predictions = torch.cat([model(part).argmax(1) for part in testing[0].split(1000)])
+        yield spent, float((predictions == testing[1]).float().mean())
 
 
 RECIPES = {
@@ -181,6 +191,7 @@ RECIPES = {
 
 
 def measure(name: str) -> list[Point]:
+    """Run one recipe and print each point."""
     points = []
     for seconds, accuracy in RECIPES[name]():
         points.append((seconds, accuracy))
@@ -190,22 +201,31 @@ def measure(name: str) -> list[Point]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure time to accuracy on this machine.")
-    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=", ".join(RECIPES))
+    parser.add_argument(
+        "recipes",
+        nargs="*",
+        metavar="RECIPE",
+        help=f"recipes to measure: {', '.join(RECIPES)} (default: cnn keras)",
+    )
     names = parser.parse_args().recipes or ["cnn", "keras"]
     unknown = [name for name in names if name not in RECIPES]
     if unknown:
-        parser.error(f"there is no recipe {unknown[0]}; there are {', '.join(RECIPES)}")
+        parser.error(f"{unknown[0]} is not a recipe; the recipes are {', '.join(RECIPES)}")
     points = {}
     for name in names:
         with multiprocessing.get_context("spawn").Pool(1) as fresh:
             points[name] = fresh.apply(measure, (name,))
-    print("\n| recipe | s an epoch | s to 99.0 % | s to 99.5 % | last accuracy | s in all |")
-    print("|---|---|---|---|---|---|")
-    for name, course in points.items():
-        reached = [next((f"{s:.0f}" for s, a in course if a >= mark), "-") for mark in MARKS]
-        total, last = course[-1]
-        cells = [name, f"{total / len(course):.1f}", *reached, f"{last:.2%}", f"{total:.0f}"]
-        print(f"| {' | '.join(cells)} |")
+    rows = [_row(name, course) for name, course in points.items()]
+    settings = "Each recipe was trained once."
+    save = set(names) == set(RECIPES)
+    tables.report("training", {"recipes": tables.Table(COLUMNS, rows)}, settings, save=save)
+
+
+def _row(name: str, course: list[Point]) -> tables.Row:
+    reached = [next((s for s, a in course if a >= mark), "-") for mark in MARKS]
+    total, last = course[-1]
+    cells = (name, total / len(course), *reached, last, total)
+    return dict(zip(COLUMNS, cells, strict=True))
 
 
 if __name__ == "__main__":

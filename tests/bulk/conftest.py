@@ -1,4 +1,4 @@
-"""What the tests of bulk recognition share: jobs as commands, and thousands of pictures."""
+"""Fixtures and helpers for the tests of bulk recognition: jobs, clusters and many pictures."""
 
 import io
 import secrets
@@ -13,20 +13,20 @@ import pytest
 import requests
 from pyarrow import parquet
 
-from service import pin
 from service.bulk import inputs
 from service.bulk.job import Job
+from service.recognition import pin
 from tests.conftest import ENVIRONMENT, free_port
 
 TIMEOUT = 120  # seconds
-# For tests that use the cluster: one test process runs all of them.
+# The cluster is expensive, so one test process runs all tests that use it.
 CLUSTER = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
-COPIES = 24  # of the 500 images, so that there is a middle of the job to kill something in
+COPIES = 24  # copies of the 500 images, so that a job is long enough to kill a process in it
 PART_SIZE = 50
 PARTS = COPIES * 500 // PART_SIZE
 BROKEN = {
     "empty.png": b"",
-    "text.png": b"no picture",
+    "text.png": b"not a picture",
     "blank.gif": bytes.fromhex(
         "47494638376101000100800000ffffff0000002c000000000100010000020144003b"
     ),
@@ -46,7 +46,7 @@ def many(png_files, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def files_of_artifact(repository):
-    """The files of the artifact of `repository`, by their paths."""
+    """The content of the artifact's files, by relative path."""
     folder = pin.read(repository.path / "dvc.lock").folder
     return {
         file.relative_to(folder).as_posix(): file.read_bytes()
@@ -57,7 +57,7 @@ def files_of_artifact(repository):
 
 @pytest.fixture
 def one_part(version, tmp_path, monkeypatch):
-    """What starts a job of one part; the job and the task."""
+    """A function that starts a job with one part, and returns the job and the task."""
 
     def start(part):
         monkeypatch.setattr(inputs, "parts", lambda *_: iter([part]))
@@ -71,7 +71,7 @@ def one_part(version, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def endpoint():
-    """An empty bucket named `bucket` in a server that speaks S3; the environment to reach it."""
+    """The environment to reach an S3 server that has an empty bucket named `bucket`."""
     port = free_port()
     with TemporaryFile() as output:
         process = subprocess.Popen(
@@ -79,7 +79,7 @@ def endpoint():
         )
         url = f"http://127.0.0.1:{port}"
         try:
-            wait_for(lambda: reached(f"{url}/moto-api/"))
+            wait_for(lambda: answers(f"{url}/moto-api/"))
             requests.put(f"{url}/bucket", timeout=TIMEOUT).raise_for_status()
             yield {
                 "AWS_ENDPOINT_URL": url,
@@ -94,7 +94,7 @@ def endpoint():
 
 @pytest.fixture(scope="session")
 def cluster(endpoint):
-    """What starts a node, and the environment in which a job runs on the cluster."""
+    """The environment in which a job runs on a cluster, and a function that starts a node."""
     port = free_port()
     environment = {
         **ENVIRONMENT,
@@ -103,7 +103,7 @@ def cluster(endpoint):
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Of the head: it takes a node for dead after two seconds.
+        # With these settings, the head considers a node dead after two seconds.
         "RAY_health_check_period_ms": "500",
         "RAY_health_check_failure_threshold": "3",
     }
@@ -122,14 +122,14 @@ def cluster(endpoint):
 
 @contextmanager
 def running_node(environment, *options):
-    """A node of Ray: the id of its first process, which is that of its session."""
+    """Run a node of Ray. Yield the id of its first process, which is also the session id."""
     with TemporaryFile("w+") as output:
         process = subprocess.Popen(
             [
                 *("ray", "start", "--block", "--node-ip-address=127.0.0.1"),
                 *("--object-store-memory=80000000", *options),
             ],
-            # Nodes must not find the program by the folder that they were started in.
+            # Nodes must not be able to import the program from their working directory.
             cwd="/",
             env=environment,
             stdout=output,
@@ -137,13 +137,13 @@ def running_node(environment, *options):
             start_new_session=True,
         )
 
-        def said():
+        def read_output():
             output.seek(0)
             return output.read()
 
         try:
-            wait_for(lambda: process.poll() is not None or "Ray runtime started" in said())
-            assert process.poll() is None, said()
+            wait_for(lambda: process.poll() is not None or "Ray runtime started" in read_output())
+            assert process.poll() is None, read_output()
             yield process.pid
         finally:
             kill(process.pid)
@@ -152,14 +152,14 @@ def running_node(environment, *options):
 
 @pytest.fixture(params=["pool", pytest.param("cluster", marks=CLUSTER)])
 def environment(request, endpoint):
-    """The environment in which a job runs on this machine, and on the cluster."""
+    """The environment in which a job runs: once on this machine, and once on the cluster."""
     if request.param == "cluster":
         environment, _ = request.getfixturevalue("cluster")
         return environment
     return {**ENVIRONMENT, **endpoint}
 
 
-def reached(url):
+def answers(url):
     try:
         return requests.get(url, timeout=TIMEOUT).ok
     except requests.ConnectionError:
@@ -168,27 +168,27 @@ def reached(url):
 
 def wait_for(condition):
     deadline = time.monotonic() + TIMEOUT
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it takes too long"
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"the condition does not hold after {TIMEOUT} s"
         time.sleep(0.01)
-    return found
+    return value
 
 
 def kill(session):
-    """Every process of a session, at once."""
+    """Kill every process of a session at once."""
     subprocess.run(["pkill", "--signal=KILL", f"--session={session}"], check=False)
 
 
 def processes(session):
-    """The command of each process of a session, by its id; zombies do not count."""
+    """Return the command of each process of a session by process id, without zombies."""
     command = ["ps", "-ww", "--sid", str(session), "-o", "pid=,stat=,args="]
     output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    found = (line.split(maxsplit=2) for line in output.splitlines())
-    return {int(pid): args for pid, stat, args in found if not stat.startswith("Z")}
+    rows = (line.split(maxsplit=2) for line in output.splitlines())
+    return {int(pid): args for pid, stat, args in rows if not stat.startswith("Z")}
 
 
 def workers(session):
-    """The processes of a session that make parts."""
+    """Return the ids of the worker processes of a session."""
     return [pid for pid, args in processes(session).items() if "spawn_main" in args]
 
 
@@ -205,10 +205,10 @@ def start_bulk(folder, environment, *arguments):
 
 
 def end(process, status=0):
-    """Wait until a job ends by itself; return what it printed."""
+    """Wait until a job ends by itself, and return its output."""
     try:
         output, _ = process.communicate(timeout=TIMEOUT)
-        # A helper of multiprocessing sees a moment later that the driver has ended.
+        # The resource tracker of multiprocessing ends a moment after the driver.
         wait_for(lambda: not processes(process.pid))
     finally:
         kill(process.pid)
@@ -218,7 +218,7 @@ def end(process, status=0):
 
 
 def run_bulk(folder, environment, *arguments, status=0):
-    """Run a job to its end; return what it printed."""
+    """Run a job to its end, and return its output."""
     return end(start_bulk(folder, environment, *arguments), status)
 
 
@@ -231,11 +231,11 @@ def rows_of(out):
 
 
 def check_many(out, many, predictions):
-    """Each picture of `many` has exactly one row, with the right label."""
+    """Check that each picture of `many` has exactly one row, with the right label."""
     rows = rows_of(out)
-    found = {row["path"]: row["label"] for row in rows}
-    assert len(rows) == len(found)
-    assert found == {
+    labels = {row["path"]: row["label"] for row in rows}
+    assert len(rows) == len(labels)
+    assert labels == {
         str(many / str(copy) / f"{number}.png"): label
         for copy in range(COPIES)
         for number, label in enumerate(predictions)

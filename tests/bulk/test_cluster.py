@@ -1,4 +1,4 @@
-"""On a real Ray cluster of processes on loopback: a head without cores, and nodes of one core."""
+"""Run jobs on a real Ray cluster on loopback: a head without cores, and nodes with one core."""
 
 import os
 import signal
@@ -23,17 +23,17 @@ from tests.conftest import ENVIRONMENT, free_port
 pytestmark = CLUSTER
 
 
-def test_a_cluster_that_is_not_there_is_said_at_once(repository, png_files, tmp_path):
+def test_an_unreachable_cluster_is_reported_at_once(repository, png_files, tmp_path):
     address = f"127.0.0.1:{free_port()}"
     environment = ENVIRONMENT | {"RAY_ADDRESS": address}
     out = tmp_path / "out"
-    said = run_bulk(repository.path, environment, png_files[0], f"--out={out}", status=1)
-    assert said.startswith(f"bulk: Ray at {address} cannot be used: ")
-    assert said.count("\n") == 1
+    output = run_bulk(repository.path, environment, png_files[0], f"--out={out}", status=1)
+    assert output.startswith(f"bulk: Cannot connect to Ray at {address}: ")
+    assert output.count("\n") == 1
     assert not parts_of(out)
 
 
-def test_when_a_node_dies_no_row_is_lost_or_doubled(
+def test_a_node_that_dies_loses_or_duplicates_no_row(
     cluster, repository, many, predictions, tmp_path
 ):
     environment, start = cluster
@@ -45,15 +45,15 @@ def test_when_a_node_dies_no_row_is_lost_or_doubled(
         wait_for(lambda: len(parts_of(tmp_path)) > 20 and workers(victim))
         kill(victim)
         done = len(parts_of(tmp_path))
-        said, _ = process.communicate(timeout=TIMEOUT)
+        output, _ = process.communicate(timeout=TIMEOUT)
     finally:
         kill(process.pid)
-    assert process.returncode == 0, said
+    assert process.returncode == 0, output
     assert done < PARTS
     check_many(tmp_path, many, predictions)
 
 
-def test_when_worker_processes_are_killed_no_row_is_lost_or_doubled(
+def test_killed_worker_processes_lose_or_duplicate_no_row(
     cluster, repository, many, predictions, tmp_path
 ):
     environment, start = cluster
@@ -62,7 +62,7 @@ def test_when_worker_processes_are_killed_no_row_is_lost_or_doubled(
         repository.path, environment, many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"
     )
     for done in (10, 60):
-        wait_for(lambda: len(parts_of(tmp_path)) > done)  # noqa: B023  # it is called at once
+        wait_for(lambda: len(parts_of(tmp_path)) > done)  # noqa: B023  # called within the loop
         os.kill(wait_for(lambda: workers(node))[0], signal.SIGKILL)
     end(process)
     check_many(tmp_path, many, predictions)
@@ -85,7 +85,7 @@ def test_a_killed_driver_leaves_no_worker_process(cluster, repository, many, tmp
     assert len(parts_of(tmp_path)) < PARTS
 
 
-def test_a_job_that_was_killed_goes_on_and_does_nothing_twice(
+def test_a_killed_job_continues_without_repeating_parts(
     cluster, repository, many, predictions, tmp_path
 ):
     environment, _ = cluster
@@ -102,8 +102,8 @@ def test_a_job_that_was_killed_goes_on_and_does_nothing_twice(
         process.stdout.close()
     done = {part: part.stat() for part in parts_of(out)}
     assert len(done) < PARTS
-    said = run_bulk(repository.path, environment, *command)  # on the cluster
-    assert said.startswith(f"{len(done)} of {PARTS} parts are done")
+    output = run_bulk(repository.path, environment, *command)  # on the cluster
+    assert output.startswith(f"{len(done)} of {PARTS} parts are done")
     for part, stat in done.items():
         now = part.stat()
         assert (now.st_ino, now.st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)

@@ -1,4 +1,4 @@
-"""`python -m service.bulk`: on the processes of this machine, and on a Ray cluster."""
+"""Run `python -m service.bulk` on this machine and on a Ray cluster."""
 
 import re
 import shutil
@@ -10,9 +10,9 @@ import pytest
 from pyarrow import parquet
 from pyarrow.fs import FileSystem
 
-from service import images, pin, recognizer
 from service.bulk import __main__ as command
 from service.bulk import worker
+from service.recognition import engines, images, pin
 from tests.bulk.conftest import (
     BROKEN,
     PART_SIZE,
@@ -27,8 +27,8 @@ from tests.bulk.conftest import (
 )
 from tests.conftest import ENVIRONMENT
 
-KILLER = b"whoever decodes this is killed"
-# Of a copy of the program; stands for a mistake in a decoder.
+KILLER = b"a worker that decodes this is killed"
+# Appended to a copy of the program. It stands for a defect in a decoder.
 DECODER = f"""
 
 def decode(content, max_pixels=MAX_PIXELS, _decode=decode):
@@ -39,12 +39,12 @@ def decode(content, max_pixels=MAX_PIXELS, _decode=decode):
 """
 
 
-def test_every_kind_of_input_gives_its_rows(
+def test_every_kind_of_input_produces_its_rows(
     environment, repository, png_files, version, tmp_path, endpoint, monkeypatch
 ):
     folder = tmp_path / "in"
     (folder / "deep/er").mkdir(parents=True)
-    contents = {}  # by the paths that the output should have
+    contents = {}  # by the expected path in the output
     for file in png_files[:7]:
         shutil.copy(file, folder / "deep/er")
         contents[f"{folder}/deep/er/{file.name}"] = file.read_bytes()
@@ -55,27 +55,30 @@ def test_every_kind_of_input_gives_its_rows(
     for name, mode in (("plain.tar", "w"), ("packed.tar.gz", "w:gz")):
         (folder / name).write_bytes(tar_of(png_files[7:12], mode))
         contents |= {f"{folder}/{name}/{file.name}": file.read_bytes() for file in png_files[7:12]}
-    held = [{"bytes": file.read_bytes(), "path": file.name} for file in png_files[12:20]]
-    parquet.write_table(pa.table({"image": held}), folder / "held.parquet", row_group_size=3)
-    contents |= {f"{folder}/held.parquet/{row['path']}": row["bytes"] for row in held}
+    structs = [{"bytes": file.read_bytes(), "path": file.name} for file in png_files[12:20]]
+    parquet.write_table(pa.table({"image": structs}), folder / "a.parquet", row_group_size=3)
+    contents |= {f"{folder}/a.parquet/{row['path']}": row["bytes"] for row in structs}
     for name, value in endpoint.items():
         monkeypatch.setenv(name, value)
-    place = tmp_path.name  # of this test alone
+    place = tmp_path.name  # a folder of the bucket for this test alone
     bucket, _ = FileSystem.from_uri("s3://bucket")
     for file in png_files[20:25]:
         with bucket.open_output_stream(f"bucket/{place}/in/{file.name}") as stream:
             stream.write(file.read_bytes())
         contents[f"s3://bucket/{place}/in/{file.name}"] = file.read_bytes()
 
-    command = [folder, f"s3://bucket/{place}/in", f"--out=s3://bucket/{place}/out", "--part-size=4"]
-    said = run_bulk(repository.path, environment, *command)
+    arguments = [
+        *(folder, f"s3://bucket/{place}/in"),
+        *(f"--out=s3://bucket/{place}/out", "--part-size=4"),
+    ]
+    output = run_bulk(repository.path, environment, *arguments)
     rows = parquet.read_table(f"bucket/{place}/out", filesystem=bucket).to_pylist()
-    assert f"{len(contents)} pictures, {len(BROKEN)} of them with an error" in said
-    again = run_bulk(repository.path, environment, *command)
-    assert re.match(r"(\d+) of \1 parts are done", again), again
+    assert f"{len(contents)} pictures, {len(BROKEN)} of them with an error" in output
+    output = run_bulk(repository.path, environment, *arguments)
+    assert re.match(r"(\d+) of \1 parts are done", output), output
 
     assert Counter(row["path"] for row in rows) == Counter(contents.keys())
-    engine = recognizer.load(pin.read(repository.path / "dvc.lock").folder, "litert")
+    engine = engines.load(pin.read(repository.path / "dvc.lock").folder, "litert")
     for row in rows:
         expected = {"label": None, "probabilities": None, "error": None, "version": version}
         try:
@@ -87,20 +90,20 @@ def test_every_kind_of_input_gives_its_rows(
         assert row == expected
 
 
-def test_a_job_that_was_interrupted_goes_on(environment, repository, many, predictions, tmp_path):
-    command = [many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"]
-    process = start_bulk(repository.path, environment, *command)
+def test_an_interrupted_job_continues(environment, repository, many, predictions, tmp_path):
+    arguments = [many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"]
+    process = start_bulk(repository.path, environment, *arguments)
     wait_for(lambda: len(parts_of(tmp_path)) > 3)
     process.send_signal(signal.SIGINT)
-    assert "bulk: interrupted; the same command goes on" in end(process, status=1)
-    run_bulk(repository.path, environment, *command)
+    assert "bulk: interrupted; run the same command again" in end(process, status=1)
+    run_bulk(repository.path, environment, *arguments)
     check_many(tmp_path, many, predictions)
 
 
-def test_a_picture_that_kills_its_worker_twice_is_a_row_with_an_error(
+def test_a_picture_that_kills_its_worker_twice_becomes_a_row_with_an_error(
     environment, scratch, png_files, predictions, tmp_path
 ):
-    with (scratch.path / "service/images.py").open("a") as file:
+    with (scratch.path / "service/recognition/images.py").open("a") as file:
         file.write(DECODER)
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
@@ -121,21 +124,21 @@ def test_a_picture_that_kills_its_worker_twice_is_a_row_with_an_error(
         assert labels[str(folder / file.name)] == predictions[number]
 
 
-def test_it_imports_neither_ray_nor_pandas(repository, png_files, tmp_path):
+def test_a_local_job_imports_neither_ray_nor_pandas(repository, png_files, tmp_path):
     for name in ("ray", "pandas"):
-        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} is imported')")
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('the job imports {name}')")
     environment = ENVIRONMENT | {"PYTHONPATH": str(tmp_path)}
     names = png_files[:3]
     output = run_bulk(repository.path, environment, *names, f"--out={tmp_path / 'out'}")
     assert output.startswith("3 pictures, 0 of them with an error")
 
 
-def test_an_extra_that_is_not_installed_is_named():
-    with pytest.raises(SystemExit, match=r"bulk: nothing_such not installed; .*'\.\[cluster\]'"):
-        command._check_extras({"pyarrow": "bulk", "nothing_such": "cluster"})
+def test_an_error_names_the_extra_that_is_not_installed():
+    with pytest.raises(SystemExit, match=r"bulk: no_such_module not installed; .*'\.\[cluster\]'"):
+        command._check_extras({"pyarrow": "bulk", "no_such_module": "cluster"})
 
 
-def test_nothing_is_left_to_do_the_second_time(repository, png_files, tmp_path):
+def test_a_second_run_has_no_parts_to_make(repository, png_files, tmp_path):
     arguments = [*png_files[:3], f"--out={tmp_path / 'out'}"]
     run_bulk(repository.path, ENVIRONMENT, *arguments)
     output = run_bulk(repository.path, ENVIRONMENT, *arguments)
@@ -143,13 +146,13 @@ def test_nothing_is_left_to_do_the_second_time(repository, png_files, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["missing", "none/*.png", "empty", "s3:/", "nothing://bucket"])
-def test_an_input_that_stands_for_no_file_is_refused(repository, tmp_path, name):
+def test_an_input_that_matches_no_file_is_refused(repository, tmp_path, name):
     (tmp_path / "empty").mkdir()
     name = name if ":" in name else tmp_path / name
     out = tmp_path / "out"
-    said = run_bulk(repository.path, ENVIRONMENT, name, f"--out={out}", status=1)
-    assert said.startswith("bulk: ")
-    assert said.count("\n") == 1
+    output = run_bulk(repository.path, ENVIRONMENT, name, f"--out={out}", status=1)
+    assert output.startswith("bulk: ")
+    assert output.count("\n") == 1
     assert not list(out.iterdir())
 
 
@@ -157,6 +160,6 @@ def test_an_artifact_that_is_not_the_pinned_one_is_refused(scratch, png_files, t
     with (scratch.path / "data/model/saved_model.pb").open("ab") as file:
         file.write(b"x")
     out = tmp_path / "out"
-    said = run_bulk(scratch.path, ENVIRONMENT, png_files[0], f"--out={out}", status=1)
-    assert "is not the pinned artifact" in said
+    output = run_bulk(scratch.path, ENVIRONMENT, png_files[0], f"--out={out}", status=1)
+    assert "is not the pinned artifact" in output
     assert not out.exists()

@@ -26,20 +26,21 @@ def test_a_folder_with_another_job_is_refused(
     monkeypatch.setattr(inputs, "parts", lambda *_: iter([Part("files", [picture])]))
     Job(out=str(tmp_path), **{**first, **change}).start()
     before = sorted(tmp_path.iterdir())
-    said = run_bulk(repository.path, ENVIRONMENT, picture, f"--out={tmp_path}", status=1)
-    assert said.startswith(f"bulk: {tmp_path} has a job with {reason}"), said
+    output = run_bulk(repository.path, ENVIRONMENT, picture, f"--out={tmp_path}", status=1)
+    assert output.startswith(f"bulk: {tmp_path} has a job with {reason}"), output
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_folder_with_other_files_is_left_alone(repository, png_files, tmp_path):
+def test_a_folder_with_other_files_is_refused(repository, png_files, tmp_path):
     (tmp_path / "mine").touch()
-    said = run_bulk(repository.path, ENVIRONMENT, png_files[0], f"--out={tmp_path}", status=1)
-    assert said.startswith(f"bulk: {tmp_path} is not empty, and no job was started there")
+    output = run_bulk(repository.path, ENVIRONMENT, png_files[0], f"--out={tmp_path}", status=1)
+    assert output.startswith(f"bulk: {tmp_path} is not empty, and no job was started there")
 
 
-def test_the_output_is_in_no_input(repository, tmp_path):
-    said = run_bulk(repository.path, ENVIRONMENT, tmp_path, f"--out={tmp_path}/deep/out", status=1)
-    assert said.startswith(f"bulk: {tmp_path}/deep/out is inside the input {tmp_path}")
+def test_an_output_folder_inside_an_input_is_refused(repository, tmp_path):
+    out = f"{tmp_path}/deep/out"
+    output = run_bulk(repository.path, ENVIRONMENT, tmp_path, f"--out={out}", status=1)
+    assert output.startswith(f"bulk: {out} is inside the input {tmp_path}")
     assert not list(tmp_path.iterdir())
 
 
@@ -57,7 +58,7 @@ def test_a_small_job_has_parts_for_all_cores(tmp_path, count, parts):
     assert max(sizes) <= 100
 
 
-def test_the_list_of_parts_stays_as_it_was_first_written(tmp_path):
+def test_a_second_run_keeps_the_list_of_parts(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "0.png").touch()
@@ -68,7 +69,7 @@ def test_the_list_of_parts_stays_as_it_was_first_written(tmp_path):
     assert [started.part(task).names for task in started.tasks()] == [[str(folder / "0.png")]]
 
 
-def test_a_job_whose_list_was_not_whole_starts_again(tmp_path):
+def test_a_job_with_an_incomplete_list_of_parts_starts_again(tmp_path):
     with pytest.raises(BulkError):
         Job(str(tmp_path / "out"), [str(tmp_path / "missing")], 100, None, "0").start()
     (tmp_path / "in.png").touch()

@@ -1,6 +1,6 @@
-"""Worker processes that are killed: in the middle of a picture, between two, and with the driver.
+"""Kill worker processes: while they read a picture, between two pictures, and with the driver.
 
-A picture that is a pipe holds up its worker until something is written to the pipe.
+A picture that is a named pipe blocks its worker until a test writes to the pipe.
 """
 
 import multiprocessing
@@ -42,7 +42,7 @@ def process():
 
 @pytest.fixture
 def begin(process, one_part, files_of_artifact):
-    """What lets the process begin a part of files."""
+    """A function that lets the process begin a part with the given files."""
 
     def start(kind, *files):
         job, task = one_part(Part(kind, [str(file) for file in files]))
@@ -55,7 +55,7 @@ def begin(process, one_part, files_of_artifact):
 
 @pytest.fixture
 def pipe(tmp_path):
-    """What makes a picture that holds up its worker."""
+    """A function that makes a picture that blocks its worker."""
 
     def make(name):
         os.mkfifo(tmp_path / name)
@@ -64,8 +64,8 @@ def pipe(tmp_path):
     return make
 
 
-def received(process):
-    assert process.connection.poll(TIMEOUT), "it takes too long"
+def receive(process):
+    assert process.connection.poll(TIMEOUT), f"no result after {TIMEOUT} s"
     return process.receive()
 
 
@@ -75,13 +75,13 @@ def kill_worker():
 
 
 def kill_at(process, number):
-    """Kill the process while it is at a picture; another takes its place."""
+    """Kill the process while it reads a picture, and check that another replaces it."""
     wait_for(lambda: process.position.value == number)
     kill_worker()
-    assert received(process) is None
+    assert receive(process) is None
 
 
-def let_pass(process, number, file):
+def unblock(process, number, file):
     wait_for(lambda: process.position.value == number)
     os.close(os.open(file, os.O_WRONLY))
 
@@ -91,41 +91,41 @@ def errors(out):
 
 
 def test_a_part_whose_process_is_killed_is_made_again(process, begin, pipe, png_files, tmp_path):
-    held_up = pipe("held_up.png")
-    begin("files", png_files[0], held_up, png_files[1])
+    blocking = pipe("blocking.png")
+    begin("files", png_files[0], blocking, png_files[1])
     kill_at(process, 1)
-    let_pass(process, 1, held_up)
-    assert received(process)[:2] == (3, 1)
+    unblock(process, 1, blocking)
+    assert receive(process)[:2] == (3, 1)
     first, second, third = errors(tmp_path / "out")
     assert (first, third) == (None, None)
     assert second.startswith("The file cannot be read: ")
 
 
-def test_a_picture_that_kills_twice_is_a_row_with_an_error(
+def test_a_picture_that_kills_twice_becomes_a_row_with_an_error(
     process, begin, pipe, png_files, tmp_path
 ):
     first, second = pipe("first.png"), pipe("second.png")
     begin("files", png_files[0], first, png_files[1], second)
     kill_at(process, 1)
     kill_at(process, 1)
-    let_pass(process, 1, first)
+    unblock(process, 1, first)
     kill_at(process, 3)
-    let_pass(process, 1, first)
+    unblock(process, 1, first)
     kill_at(process, 3)
-    let_pass(process, 1, first)
-    let_pass(process, 3, second)
-    assert received(process)[:2] == (4, 2)
+    unblock(process, 1, first)
+    unblock(process, 3, second)
+    assert receive(process)[:2] == (4, 2)
     assert errors(tmp_path / "out") == [None, worker.KILLED, None, worker.KILLED]
 
 
-def test_an_archive_that_kills_whoever_reads_it_is_a_row_with_an_error(
+def test_an_archive_that_kills_its_readers_becomes_a_row_with_an_error(
     process, begin, pipe, tmp_path
 ):
     archive = pipe("archive.tar")
     begin("tar", archive)
     for _ in range(3):
         kill_at(process, 0)
-    assert received(process)[:2] == (1, 1)
+    assert receive(process)[:2] == (1, 1)
     ((row),) = rows_of(tmp_path / "out")
     assert (row["path"], row["error"]) == (str(archive), worker.CUT_OFF)
 
@@ -135,57 +135,57 @@ def test_a_process_that_is_killed_between_two_parts_is_replaced(
 ):
     kill_worker()
     begin("files", *png_files[:3])
-    assert received(process) is None
-    assert received(process)[:2] == (3, 0)
+    assert receive(process) is None
+    assert receive(process)[:2] == (3, 0)
     kill_worker()
-    # The part is there already.
+    # The output of the part exists already.
     assert process.make(Task(0, 0, 0))[:2] == (3, 0)
 
 
-def test_deaths_at_no_picture_end_the_job(process, begin, png_files):
+def test_deaths_without_a_picture_end_the_job(process, begin, png_files):
     job = begin("files", *png_files[:3])
     kill_worker()
-    while (result := received(process)) is None:
+    while (result := receive(process)) is None:
         kill_worker()
     assert result.failure == (
-        f"{job.output(0)} cannot be made: its process was ended 4 times, the last time by SIGKILL "
+        f"cannot make {job.output(0)}: its process ended 4 times, the last time by SIGKILL "
         "(is memory short?)"
     )
 
 
-def test_deaths_at_one_picture_after_another_end_the_job(process, begin, pipe):
+def test_deaths_at_several_pictures_end_the_job(process, begin, pipe):
     pipes = [pipe(f"{number}.png") for number in range(4)]
     begin("files", *pipes)
     for number in range(3):
         kill_at(process, number)
         for passed in range(number + 1):
-            let_pass(process, passed, pipes[passed])
+            unblock(process, passed, pipes[passed])
     wait_for(lambda: process.position.value == 3)
     kill_worker()
-    assert "its process was ended 4 times" in received(process).failure
+    assert "its process ended 4 times" in receive(process).failure
 
 
-def test_a_process_that_cannot_load_the_artifact_says_why(process, one_part, png_files):
+def test_a_process_that_cannot_load_the_artifact_reports_the_reason(process, one_part, png_files):
     job, task = one_part(Part("files", [str(png_files[0])]))
     process.set_up(job, {})
     assert process.make(task).failure == (
-        f"the artifact cannot be loaded: what arrived is not the artifact {job.version}"
+        f"cannot load the artifact: the received files are not the artifact {job.version}"
     )
 
 
-def test_when_workers_are_killed_no_row_is_lost_or_doubled(repository, many, predictions, tmp_path):
+def test_killed_workers_lose_or_duplicate_no_row(repository, many, predictions, tmp_path):
     process = start_bulk(
         repository.path, ENVIRONMENT, many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"
     )
     chance = random.Random(0)
     for done in range(10, PARTS - 20, 40):
-        wait_for(lambda: len(parts_of(tmp_path)) > done)  # noqa: B023  # it is called at once
+        wait_for(lambda: len(parts_of(tmp_path)) > done)  # noqa: B023  # called within the loop
         os.kill(chance.choice(workers(process.pid)), signal.SIGKILL)
     end(process)
     check_many(tmp_path, many, predictions)
 
 
-def test_a_job_that_was_killed_leaves_no_process_and_does_nothing_twice(
+def test_a_killed_job_leaves_no_process_and_continues_without_repeating_parts(
     repository, many, predictions, tmp_path
 ):
     command = [many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"]
@@ -220,7 +220,7 @@ def test_a_signal_ends_the_job_at_once(repository, many, tmp_path, number, send,
     wait_for(lambda: workers(process.pid) and len(parts_of(out)) >= parts)
     send(process.pid, number)
     output = end(process, status=1)
-    assert output == "bulk: interrupted; the same command goes on with what is missing\n"
+    assert output == "bulk: interrupted; run the same command again to continue\n"
     assert len(parts_of(out)) < PARTS
 
 

@@ -1,13 +1,13 @@
-"""Coverage-guided fuzzing with atheris, which only these scripts need: pip install atheris
+"""Coverage-guided fuzzing with atheris, which only these scripts need: pip install atheris.
 
 python -m tests.fuzz.images /tmp/images -max_total_time=600
 python -m tests.fuzz.protocols /tmp/protocols -max_total_time=600   # needs data/model
 python -m tests.fuzz.idx /tmp/idx -max_total_time=600
-python -m tests.fuzz.params /tmp/params -max_total_time=600
 
-The folder is the corpus: it is made of files of this repository if it isn't there, and keeps every
-input that reached new code. An input that fails is written beside it; its name in place of the
-folder's tries it again. All else are options of libFuzzer: https://llvm.org/docs/LibFuzzer.html
+The first argument is the folder of the corpus. If it does not exist, the script creates it with
+seeds from this repository. The corpus keeps every input that reaches new code. The script writes a
+failing input next to the folder; pass the name of that file instead of the folder to repeat it. The
+other arguments are options of libFuzzer: https://llvm.org/docs/LibFuzzer.html
 """
 
 import sys
@@ -17,9 +17,9 @@ from pathlib import Path
 import atheris
 
 PROJECT = Path(__file__).parent.parent.parent
-SECONDS = 5  # most for one input
-# Most for the process. Atheris itself takes some 8 to 14 KB more with each input; the code that is
-# tried, run without it, does not. So an hour may need more: -rss_limit_mb=16384
+SECONDS = 5  # time limit of one input
+# Memory limit of the process. atheris 3.0 leaks 8 to 14 KB with each input, and the tested code
+# alone leaks none, so an hour may need more: -rss_limit_mb=16384
 MEGABYTES = 8192
 
 
@@ -29,12 +29,14 @@ def run(
     words: Iterable[str] = (),
     mutate: Callable[[bytes, int, int], bytes] | None = None,
 ) -> None:
-    """Try inputs on `target` until it raises, or takes too long or too much memory.
+    """Run `target` on inputs until it raises an exception, or exceeds the time or memory limit.
 
     Args:
-        seeds: the first inputs.
-        words: what inputs are made of, besides bytes.
-        mutate: from an input, the most bytes and a random number to another input.
+        target: The function to test.
+        seeds: The first inputs.
+        words: Byte sequences from which libFuzzer builds inputs, besides single bytes.
+        mutate: A function of an input, the maximum size and a random seed, which returns another
+            input.
     """
     if len(sys.argv) < 2:
         sys.exit(__doc__)

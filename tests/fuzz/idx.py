@@ -1,4 +1,4 @@
-"""Any bytes are read as an IDX file, or refused as an IdxError.
+"""The IDX reader must read any bytes, or raise an IdxError.
 
 python -m tests.fuzz.idx /tmp/idx -max_total_time=600
 """
@@ -15,7 +15,7 @@ import numpy as np
 from tests import fuzz
 
 with atheris.instrument_imports(include=["stages"]):
-    from stages import idx
+    from stages.common import idx
 
 NAMES = idx.FILES["testing"]
 SEPARATOR = b"--"  # between the images and the labels of a split
@@ -37,7 +37,7 @@ def target(content: bytes) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """The first images of MNIST and their labels."""
+    """Yield the first images of MNIST and their labels."""
     images, labels = (
         idx.parse(gzip.decompress((fuzz.PROJECT / f"tests/mnist/{name}.gz").read_bytes()))
         for name in NAMES

@@ -1,4 +1,4 @@
-"""Any bytes are decoded to images, or refused as an ImageError.
+"""The image decoder must decode any bytes, or raise an ImageError.
 
 python -m tests.fuzz.images /tmp/images -max_total_time=600
 """
@@ -17,10 +17,10 @@ from tests import fuzz
 with atheris.instrument_imports(include=["service", "PIL"]):
     from PIL import Image, MpoImagePlugin  # noqa: F401  # a JPEG file may turn out to be an MPO
 
-    from service import images
+    from service.recognition import images
 
-SAMPLES = sorted(fuzz.PROJECT.glob("service/static/samples/*.png"))[:4]
-MANY = 20  # times as long as for one digit does the search for many take; so rarely is it tried
+SAMPLES = sorted(fuzz.PROJECT.glob("service/api/static/samples/*.png"))[:4]
+MANY = 20  # the search for many digits takes 20 times as long, so only 1 in 20 inputs runs it
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -49,35 +49,35 @@ def _check(error: images.ImageError) -> None:
 
 
 def seeds() -> Iterator[bytes]:
-    """The page's samples, in every format and mode that Pillow writes."""
+    """Yield the samples of the page in every format and mode that Pillow writes."""
     for file in SAMPLES:
-        grey = Image.open(file).convert("L")
+        gray = Image.open(file).convert("L")
         yield file.read_bytes()
-        for picture in (grey, Image.eval(grey, lambda shade: 255 - shade).resize((40, 60))):
+        for picture in (gray, Image.eval(gray, lambda shade: 255 - shade).resize((40, 60))):
             yield from _variants(picture)
 
 
-def _variants(grey: Image.Image) -> Iterator[bytes]:
-    rgba = grey.convert("RGBA")
-    rgba.putalpha(grey)
-    wide = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+def _variants(gray: Image.Image) -> Iterator[bytes]:
+    rgba = gray.convert("RGBA")
+    rgba.putalpha(gray)
+    wide = Image.fromarray(np.asarray(gray).astype(np.uint16) * 257)
     exif = Image.Exif()
     exif[0x0112] = 6  # on its side
-    frames = [grey.rotate(90), grey.rotate(180)]
+    frames = [gray.rotate(90), gray.rotate(180)]
     files: list[tuple[Image.Image, str, dict[str, Any]]] = [
-        *((grey.convert(mode), "PNG", {}) for mode in ("1", "P", "L", "LA", "RGB")),
-        (grey, "PNG", {"transparency": 0, "exif": exif, "dpi": (72, 72)}),
-        (grey.convert("P"), "PNG", {"transparency": 0}),
+        *((gray.convert(mode), "PNG", {}) for mode in ("1", "P", "L", "LA", "RGB")),
+        (gray, "PNG", {"transparency": 0, "exif": exif, "dpi": (72, 72)}),
+        (gray.convert("P"), "PNG", {"transparency": 0}),
         (rgba, "PNG", {"save_all": True, "append_images": frames}),
         (wide, "PNG", {}),
-        *((grey.convert(mode), "JPEG", {}) for mode in ("L", "RGB", "CMYK")),
-        (grey, "JPEG", {"progressive": True, "exif": exif, "comment": "x", "dpi": (72, 72)}),
-        (grey, "MPO", {"save_all": True, "append_images": frames}),
-        *((grey.convert(mode), "BMP", {}) for mode in ("1", "L", "P", "RGB", "RGBA")),
-        (grey, "GIF", {"comment": "x"}),
-        (grey.convert("P"), "GIF", {"transparency": 0, "interlace": 1}),
-        (grey, "GIF", {"save_all": True, "append_images": frames, "loop": 0}),
-        (grey.convert("RGB"), "WEBP", {}),
+        *((gray.convert(mode), "JPEG", {}) for mode in ("L", "RGB", "CMYK")),
+        (gray, "JPEG", {"progressive": True, "exif": exif, "comment": "x", "dpi": (72, 72)}),
+        (gray, "MPO", {"save_all": True, "append_images": frames}),
+        *((gray.convert(mode), "BMP", {}) for mode in ("1", "L", "P", "RGB", "RGBA")),
+        (gray, "GIF", {"comment": "x"}),
+        (gray.convert("P"), "GIF", {"transparency": 0, "interlace": 1}),
+        (gray, "GIF", {"save_all": True, "append_images": frames, "loop": 0}),
+        (gray.convert("RGB"), "WEBP", {}),
         (rgba, "WEBP", {"lossless": True, "exif": exif}),
         (rgba, "WEBP", {"save_all": True, "append_images": frames}),
     ]
@@ -88,21 +88,24 @@ def _variants(grey: Image.Image) -> Iterator[bytes]:
 
 
 def mutate(content: bytes, size: int, seed: int) -> bytes:
-    """Mostly with right checksums: a PNG file with wrong ones is refused before it is read."""
+    """Change an input, and mostly correct the checksums of a PNG file.
+
+    The decoder refuses a PNG file with wrong checksums before it reads the content.
+    """
     changed = atheris.Mutate(content, size)
-    return _summed(changed) if seed % 4 else changed
+    return _with_checksums(changed) if seed % 4 else changed
 
 
-def _summed(content: bytes) -> bytes:
+def _with_checksums(content: bytes) -> bytes:
     if not content.startswith(SIGNATURE):
         return content
-    summed, place = bytearray(SIGNATURE), len(SIGNATURE)
+    result, place = bytearray(SIGNATURE), len(SIGNATURE)
     while place + 12 <= len(content):
         (length,) = struct.unpack_from(">I", content, place)
         chunk = content[place + 4 : place + 8 + length]
-        summed += struct.pack(">I", length) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        result += struct.pack(">I", length) + chunk + struct.pack(">I", zlib.crc32(chunk))
         place += 12 + length
-    return bytes(summed)
+    return bytes(result)
 
 
 if __name__ == "__main__":

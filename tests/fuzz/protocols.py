@@ -1,10 +1,11 @@
-"""Any request is answered: with JSON that has one sentence if it is an error, never with 500.
+"""The server must answer any request without status 500, and an error in one sentence of JSON.
 
-And what may be answered without Flask is answered as by Flask.
+The responses of the fast path must equal those of Flask.
 
 python -m tests.fuzz.protocols /tmp/protocols -max_total_time=600
 
-It needs data/model. An input is a request as text: the path, the headers, an empty line, the body.
+The script needs data/model. An input is a request as text: the path, the headers, an empty line and
+the body.
 """
 
 import json
@@ -21,11 +22,12 @@ import orjson
 from tests import fuzz
 
 with atheris.instrument_imports(include=["service", "PIL", "multipart", "werkzeug", "flask"]):
-    from service import connections, open_inference, server, shortcut
-    from service.limits import Limits
-    from service.model import Model
+    from service import connections, server
+    from service.api import fast_path, open_inference
+    from service.api.limits import Limits
+    from service.served_model import Model
 
-PNG = next(fuzz.PROJECT.glob("service/static/samples/*.png")).read_bytes()
+PNG = next(fuzz.PROJECT.glob("service/api/static/samples/*.png")).read_bytes()
 IMAGE = [[0] * 28 for _ in range(28)]
 TENSORFLOW, OPEN = "/v1/models/mnist:predict", "/v2/models/mnist/infer"
 WORDS = (
@@ -35,36 +37,37 @@ WORDS = (
     *("{}", "1e400", "-1", "0.5", "18446744073709551616", "[[", "]]", "[28,28]", "--x--"),
     *("Content-Disposition: form-data; name=image; filename=a", "filename*=UTF-8''a", "boundary"),
     *("Content-Type: ", "Content-Encoding: gzip", "charset=utf-16", "multipart/form-data"),
-    *("?digits=many", "&seen=true", "&probabilities=true", "/versions/", "/labels/", "%00"),
+    *("?digits=many", "&preprocessed=true", "&probabilities=true", "/versions/", "/labels/", "%00"),
 )
 
 
 def target(content: bytes) -> None:
     head, _, body = content.partition(b"\n\n")
-    target, *lines = head.decode("utf-8", "replace").split("\n")
-    path, _, query = target.partition("?")
-    # The parser of HTTP refuses all other headers.
+    request_target, *lines = head.decode("utf-8", "replace").split("\n")
+    path, _, query = request_target.partition("?")
+    # The HTTP parser refuses all other headers.
     pairs = (line.split(": ", 1) for line in lines if ": " in line and line.isascii())
     headers = {name.lower(): value for name, value in pairs if value.isprintable()}
     path = f"/{path[1:]}"
-    status, told, answer = SERVER._answer(_environ(path, query, headers, body))
-    if path == shortcut.ROUTE and not query:
-        by_flask = SERVER._answer(_environ(path, "digits=one", headers, body))
-        assert (status, answer) == by_flask[::2], by_flask
+    status, answer_headers, answer = SERVER._answer(_environ(path, query, headers, body))
+    if path == fast_path.ROUTE and not query:
+        # A query bypasses the fast path.
+        from_flask = SERVER._answer(_environ(path, "digits=one", headers, body))
+        assert (status, answer) == from_flask[::2], from_flask
     assert status < 500, (status, answer)
     if status >= 400:
-        assert dict(told)["Content-Type"] == "application/json"
+        assert dict(answer_headers)["Content-Type"] == "application/json"
         parsed = json.loads(answer)
         assert list(parsed) == ["error"]
         assert isinstance(parsed["error"], str)
         assert parsed["error"]
     elif status == 200:
-        length = int(dict(told).get(open_inference.LENGTH, len(answer)))
+        length = int(dict(answer_headers).get(open_inference.LENGTH, len(answer)))
         assert isinstance(json.loads(answer[:length]), dict)
 
 
 def _environ(path: str, query: str, headers: dict[str, str], body: bytes) -> dict[str, object]:
-    """As of a request that has been read."""
+    """Return the WSGI environ of a request that `service.connections` has read."""
     return {
         **connections.BASE,
         "REQUEST_METHOD": "POST",
@@ -80,7 +83,7 @@ def _environ(path: str, query: str, headers: dict[str, str], body: bytes) -> dic
 
 
 def seeds() -> Iterator[bytes]:
-    yield _request("/recognize?digits=many&seen=true", {"Content-Type": "image/png"}, PNG)
+    yield _request("/recognize?digits=many&preprocessed=true", {"Content-Type": "image/png"}, PNG)
     yield _request("/recognize?probabilities=true", *_form(PNG))
     yield _request("/recognize", *_form(PNG))
     yield _request("/recognize", {"Content-Type": "image/png"}, PNG)
@@ -113,8 +116,8 @@ def seeds() -> Iterator[bytes]:
 OUTPUTS = [{"name": "label", "parameters": {"binary_data": True}}, {"name": "probabilities"}]
 
 
-def _request(target: str, headers: dict[str, str], body: bytes) -> bytes:
-    lines = [target, *(f"{name}: {value}" for name, value in headers.items())]
+def _request(request_target: str, headers: dict[str, str], body: bytes) -> bytes:
+    lines = [request_target, *(f"{name}: {value}" for name, value in headers.items())]
     return "\n".join(lines).encode() + b"\n\n" + body
 
 
@@ -139,5 +142,5 @@ def _tensor(datatype: str, shape: list[int], **rest: object) -> dict[str, object
 if __name__ == "__main__":
     MODEL = Model(fuzz.PROJECT / "data/model", "0" * 32, "litert")
     SERVER = server.Server(MODEL, Path(), Limits(), token=None, log_format="text")
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):  # a line a request
+    with Path(os.devnull).open("w") as null, redirect_stdout(null):  # discard the access log
         fuzz.run(target, seeds(), WORDS)

@@ -1,0 +1,82 @@
+"""`POST /recognize`: recognize pictures that arrive as files of a form, or one as the raw body.
+
+curl -F image=@104.png localhost:8080/recognize
+curl -H 'Content-Type: image/png' --data-binary @104.png localhost:8080/recognize
+"""
+
+from typing import Any
+
+import numpy as np
+from flask import Flask, Response, request
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+
+from service.api import limits, request_body, uploads
+from service.api.responses import json_response
+from service.recognition import images
+from service.recognition.preprocessing import Box
+from service.served_model import Model
+
+RAW_TYPES = {f"image/{name.lower()}" for name in images.FORMATS}
+
+
+def init_app(app: Flask, model: Model) -> None:
+    """Add the route `/recognize` to an application."""
+
+    @app.post("/recognize")
+    def recognize() -> Response:
+        many = _choice("digits", "one", "many") == "many"
+        limits.leave_loop_if(many)  # finding several digits takes 80 ms
+        include_probabilities = _choice("probabilities", "false", "true") == "true"
+        include_preprocessed = _choice("preprocessed", "false", "true") == "true"
+        # Clients of versions before 0.2.0 use the former name of `preprocessed`.
+        include_seen = _choice("seen", "false", "true") == "true"
+        names, contents = _pictures()
+        decoded = uploads.decode_all(images.decode_many if many else _decode_one, contents, names)
+        digits = np.concatenate([digits for digits, _ in decoded])
+        if many:
+            limits.check_images(len(digits))
+        labels, probabilities = model.recognize(digits, request.environ)
+        results, end = [], 0
+        for name, (preprocessed, boxes) in zip(names, decoded, strict=True):
+            start, end = end, end + len(preprocessed)
+            result: dict[str, Any] = {"filename": name, "labels": labels[start:end]}
+            if many:
+                result["boxes"] = boxes
+            if include_probabilities:
+                result["probabilities"] = probabilities[start:end]
+            if include_preprocessed:
+                result["preprocessed"] = preprocessed
+            if include_seen:
+                result["seen"] = preprocessed
+            results.append(result)
+        return json_response(results[0] if len(results) == 1 else {"results": results})
+
+
+def _decode_one(content: bytes, max_pixels: int) -> tuple[np.ndarray, list[Box]]:
+    return images.decode(content, max_pixels)[np.newaxis], []
+
+
+def _choice(name: str, default: str, other: str) -> str:
+    if not request.query_string:  # saves the time to parse an empty query, the usual case
+        return default
+    value = request.args.get(name, default)
+    if value not in (default, other):
+        raise BadRequest(f"The parameter {name} must be {other} or {default}, not {value!r}.")
+    return value
+
+
+def _pictures() -> tuple[list[str | None], list[bytes]]:
+    """Return the names and the contents of the pictures in the current request."""
+    if request.mimetype == "multipart/form-data":
+        files = uploads.read_form(
+            request_body.read(),
+            request.mimetype_params.get("boundary", ""),
+            limits.current().images,
+        )
+        return [name for name, _ in files], [content for _, content in files]
+    if request.mimetype in RAW_TYPES:
+        return [None], [request_body.read()]
+    raise UnsupportedMediaType(
+        "Send a form (multipart/form-data) with the field image, or a body of type "
+        f"{', '.join(sorted(RAW_TYPES))}."
+    )

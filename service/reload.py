@@ -1,0 +1,159 @@
+"""Follow dvc.lock: when it pins a new artifact, check that artifact and publish it to the workers.
+
+The main process verifies the new artifact and loads it once in a separate process. If a check
+fails, the workers keep the old artifact, and the log, the metrics and `GET /v1/models/mnist` report
+the failure.
+"""
+
+import json
+import logging
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from threading import Event, Thread
+
+from service import supervisor
+from service.recognition import engines, pin
+from service.recognition.pin import Pin, PinError
+
+PERIOD = 1  # seconds between checks, in the main process and in the workers
+FILE = "published.json"
+TRIAL_TIMEOUT = 120  # seconds to load an artifact; TensorFlow takes a few
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """The state of an artifact, in the terms of TensorFlow Serving."""
+
+    version: str
+    status: str  # LOADING, AVAILABLE or END
+    error: str = ""  # the reason, if the service refused the artifact
+    folder: str = ""  # the verified copy, while the artifact is AVAILABLE
+
+
+def publish(private: Path, statuses: list[ModelStatus]) -> None:
+    """Write the states of the artifacts for the workers, in one atomic step.
+
+    Args:
+        private: A folder that only this service can write to.
+        statuses: The states. Exactly one of them is AVAILABLE.
+    """
+    new = private / f"{FILE}.new"
+    new.write_text(json.dumps([asdict(status) for status in statuses]))
+    new.replace(private / FILE)
+
+
+def published(private: Path) -> list[ModelStatus]:
+    """Read the states that `publish` wrote to a folder."""
+    return [ModelStatus(**status) for status in json.loads((private / FILE).read_text())]
+
+
+def available(statuses: list[ModelStatus]) -> ModelStatus:
+    """Return the state of the artifact to serve."""
+    return next(status for status in statuses if status.status == "AVAILABLE")
+
+
+class Watcher(Thread):
+    """A thread that checks which artifact dvc.lock pins, every second or on request."""
+
+    def __init__(self, lock: Path, engine: str, private: Path, always: bool) -> None:
+        """Verify and publish the artifact that the lock file pins now.
+
+        Args:
+            lock: The path of the lock file.
+            engine: The inference library, `litert` or `tensorflow`.
+            private: A folder that only this service can write to.
+            always: Whether to check every second. Otherwise only `wake` starts a check.
+
+        Raises:
+            PinError: The lock file pins no artifact, or the files on disk differ from it.
+        """
+        super().__init__(name="watcher", daemon=True)
+        self._lock = lock
+        self._engine = engine
+        self._private = private
+        self._always = always
+        self._woken = Event()
+        self._checked = _snapshot(lock)
+        self.served = self._verify(pin.read(lock))
+        publish(private, [self.served])
+
+    def wake(self) -> None:
+        """Check now."""
+        self._woken.set()
+
+    def run(self) -> None:
+        before = self._checked
+        while True:
+            woken = self._woken.wait(PERIOD if self._always else None)
+            self._woken.clear()
+            now = _snapshot(self._lock)
+            # Wait until two snapshots are equal: another program may still be writing.
+            if woken or (now == before and now != self._checked):
+                self._checked = now
+                try:
+                    self._update(woken)
+                except Exception:
+                    logger.exception("The check for a new artifact failed; still serving the old")
+            before = now
+
+    def _update(self, woken: bool) -> None:
+        version = ""
+        try:
+            pinned = pin.read(self._lock)
+            version = pinned.version
+            if version == self.served.version:
+                publish(self._private, [self.served])
+                if woken:
+                    as_before = f"as before: {self._lock} pins no other"
+                    print(f"Serving {pin.ARTIFACT} {version} {as_before}", flush=True)
+                return
+            publish(self._private, [ModelStatus(version, "LOADING"), self.served])
+            new = self._verify(pinned)
+            self._try(new)
+        except PinError as error:
+            publish(self._private, [ModelStatus(version, "END", str(error)), self.served])
+            print(f"service: {error}; still serving {self.served.version}", file=sys.stderr)
+            return
+        old, self.served = self.served, new
+        for folder in self._private.iterdir():
+            if folder.is_dir() and folder.name not in (old.version, new.version):
+                shutil.rmtree(folder)
+        publish(self._private, [new, ModelStatus(old.version, "END")])
+        print(f"Serving {pin.ARTIFACT} {version} from now on, instead of {old.version}", flush=True)
+
+    def _verify(self, pinned: Pin) -> ModelStatus:
+        """Copy the artifact to the private folder, and verify the copy."""
+        folder = self._private / pinned.version
+        shutil.rmtree(folder, ignore_errors=True)  # an earlier attempt may have left it
+        pin.copy(pinned, folder)
+        return ModelStatus(pinned.version, "AVAILABLE", folder=str(folder))
+
+    def _try(self, artifact: ModelStatus) -> None:
+        trial = supervisor.start(engines.load, Path(artifact.folder), self._engine)
+        trial.join(TRIAL_TIMEOUT)
+        trial.kill()
+        trial.join()
+        if trial.exitcode != 0:
+            raise PinError(
+                f"{self._engine} cannot load the pinned artifact {artifact.version}; "
+                "make another with `dvc repro`"
+            )
+
+
+def _snapshot(lock: Path) -> list[tuple[str, int, int, int]]:
+    """Return the inode, size and modification time of the lock file and each artifact file.
+
+    An edit that restores all three escapes the snapshot.
+    """
+    snapshot = []
+    for file in (lock, *sorted((lock.parent / pin.ARTIFACT).rglob("*"))):
+        try:
+            stat = file.stat()
+        except OSError:  # the file has disappeared in the meantime
+            continue
+        snapshot.append((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return snapshot

@@ -1,0 +1,100 @@
+"""Serve one artifact in a worker, and switch to another without a pause.
+
+The main process (`service.reload`) publishes the artifact to serve in a small file. Every worker
+reads this file once a second, loads a new artifact while the old one still serves, and then
+switches. One artifact answers a request from beginning to end.
+"""
+
+import asyncio
+import logging
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+from wsgiref.types import WSGIEnvironment
+
+import numpy as np
+
+from service import access_log, metrics, reload
+from service.recognition import engines
+from service.recognition.engines import Recognizer
+from service.reload import ModelStatus
+
+ARTIFACT = "service.artifact"  # key in a request's WSGI environ: the artifact that answers it
+THREADS = 2  # threads that recognize: the event loop, and the thread for long requests
+
+logger = logging.getLogger(__name__)
+
+
+class Artifact(NamedTuple):
+    """A loaded artifact."""
+
+    version: str
+    recognizer: Recognizer
+
+
+class Model:
+    """The artifact that this worker serves now."""
+
+    def __init__(self, folder: Path, version: str, engine: str) -> None:
+        """Load the first artifact.
+
+        Args:
+            folder: The folder of the SavedModel.
+            version: The version, as `dvc.lock` pins it.
+            engine: The inference library, `litert` or `tensorflow`.
+        """
+        self._engine = engine
+        self._artifact = Artifact(version, engines.load(folder, engine, THREADS))
+        self.statuses = [ModelStatus(version, "AVAILABLE")]
+        metrics.current().model.labels(version).set(1)
+
+    @property
+    def version(self) -> str:
+        """The version of the artifact that this worker serves now."""
+        return self._artifact.version
+
+    def begin(self, environ: WSGIEnvironment) -> Artifact:
+        """Return the artifact for a request: the one in service when the request began."""
+        return environ.setdefault(ARTIFACT, self._artifact)
+
+    def recognize(
+        self, images: np.ndarray, environ: WSGIEnvironment
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Recognize the images of a request, and count them.
+
+        Args:
+            images: White digits on black, uint8 (N, 28, 28).
+            environ: The WSGI environ of the request.
+
+        Returns:
+            The labels, int64 (N,), and the probabilities, float32 (N, 10).
+        """
+        labels, probabilities = self.begin(environ).recognizer.recognize(images)
+        metrics.observe(labels, probabilities)
+        environ[access_log.IMAGES] = len(labels)
+        return labels, probabilities
+
+    async def follow(self, private: Path) -> None:
+        """Serve the artifact that `reload.publish` published in a folder, and follow changes."""
+        while True:
+            try:
+                await self._catch_up(reload.published(private))
+            except Exception:
+                logger.exception("Cannot load the published artifact; trying again")
+            await asyncio.sleep(reload.PERIOD)
+
+    async def _catch_up(self, statuses: list[ModelStatus]) -> None:
+        wanted = reload.available(statuses)
+        if wanted.version != self.version:
+            self.statuses = [
+                replace(wanted, status="LOADING"),
+                ModelStatus(self.version, "AVAILABLE"),
+            ]
+            load = partial(engines.load, Path(wanted.folder), self._engine, THREADS)
+            loaded = await asyncio.get_running_loop().run_in_executor(None, load)
+            metrics.current().model.labels(self.version).set(0)
+            metrics.current().model.labels(wanted.version).set(1)
+            self._artifact = Artifact(wanted.version, loaded)
+        self.statuses = statuses
+        metrics.current().refused.set(any(status.error for status in statuses))

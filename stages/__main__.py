@@ -1,0 +1,30 @@
+"""Run one stage of the pipeline.
+
+    python -m stages train
+
+DVC runs the stages of dvc.yaml with this command.
+"""
+
+import argparse
+import os
+from importlib import import_module
+
+from stages.common import runner
+
+STAGES = ("download", "png", "train", "evaluate", "pictures", "export")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m stages", description="Run one stage of the pipeline."
+    )
+    parser.add_argument("stage", choices=STAGES, help="the stage to run")
+    stage = parser.parse_args().stage
+    # Hide TensorFlow's log messages of level INFO and WARNING. Under TF_CONFIG, also hide ERROR:
+    # the stage reports a lost worker itself. TensorFlow reads the variable at import.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
+    runner.run(f"stages.{stage}", lambda: import_module(f"stages.{stage}").main())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The networks.
+
+The input of each is images, (N, 28, 28), of pixels 0 to 255; the output is logits, (N, 10). The
+networks scale the pixels themselves.
+"""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from stages.common import metrics, params
+from stages.common.runner import StageError
+
+CONFIG, WEIGHTS = "network.json", "network.weights.h5"
+TEMPERATURES = np.geomspace(0.1, 10, 401, dtype=np.float32)
+BATCH = 1000  # images in a batch of inference
+
+
+def build(network: params.Network) -> keras.Model:
+    """Build the network that `network.kind` names, with weights from Keras' global seed."""
+    body = cnn(network.cnn) if network.kind == "cnn" else mlp(network.mlp)
+    return keras.Sequential(
+        [layers.Input((28, 28)), layers.Rescaling(1 / 255), *body, layers.Dense(10)],
+        name=network.kind,
+    )
+
+
+def cnn(cnn: params.Cnn) -> list[keras.Layer]:
+    """Return four convolutions, each with batch normalization, and a global maximum per filter."""
+    first, second, third, fourth = cnn.filters
+    return [
+        layers.Reshape((28, 28, 1)),
+        *_convolution(first, 5, strides=2, padding="same"),  # (14, 14)
+        *_convolution(second, 3, strides=2, padding="same"),  # (7, 7)
+        *_convolution(third, 3, padding="same"),  # (7, 7)
+        *_convolution(fourth, 3, padding="valid"),  # (5, 5)
+        layers.GlobalMaxPooling2D(),
+    ]
+
+
+def mlp(mlp: params.Mlp) -> list[keras.Layer]:
+    """Return the fully connected layers of the original design, here with He initialization.
+
+    The initialization is from He et al., "Delving Deep into Rectifiers", 2015.
+    """
+    hidden = [layers.Dense(units, "relu", kernel_initializer="he_normal") for units in mlp.hidden]
+    return [layers.Flatten(), *hidden]
+
+
+def probabilities(network: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Compute the probability of each label.
+
+    Args:
+        network: A network of this module.
+        images: uint8 (N, 28, 28).
+
+    Returns:
+        float32 (N, 10).
+    """
+    logits = network.predict(images, batch_size=BATCH, verbose=0)
+    return tf.nn.softmax(logits).numpy()
+
+
+def calibrate(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
+    """Scale the logits so that confidence matches accuracy; the predictions do not change.
+
+    This is temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", 2017). It
+    divides the logits by the temperature that minimizes the cross-entropy on images that the
+    training did not use. This function divides the weights of the last layer instead.
+
+    Args:
+        network: A network of this module. Its last layer changes.
+        images: Images that the training did not use, uint8 (N, 28, 28).
+        labels: The labels of the images, uint8 (N,).
+    """
+    logits = network.predict(images, batch_size=BATCH, verbose=0)
+    losses = [
+        metrics.cross_entropy(tf.nn.softmax(logits / temperature).numpy(), labels)
+        for temperature in TEMPERATURES
+    ]
+    best = TEMPERATURES[int(np.argmin(losses))]
+    last = network.layers[-1]
+    last.set_weights([weight / best for weight in last.get_weights()])
+
+
+def multiply_adds(network: keras.Model) -> int:
+    """Count the multiply-add operations of the convolutions and dense layers for one image."""
+    total = 0
+    for layer in network.layers:
+        if isinstance(layer, layers.Conv2D):
+            height, width = layer.output.shape[1:3]
+            total += height * width * int(np.prod(layer.kernel.shape))
+        elif isinstance(layer, layers.Dense):
+            total += int(np.prod(layer.kernel.shape))
+    return total
+
+
+def save(network: keras.Model, folder: Path) -> None:
+    """Write the architecture and the weights to a folder; equal networks give equal bytes."""
+    (folder / CONFIG).write_text(network.to_json(indent=2) + "\n")
+    network.save_weights(folder / WEIGHTS)
+
+
+def load(folder: Path) -> keras.Model:
+    """Read a network that `save` wrote.
+
+    Raises:
+        StageError: A file is missing or damaged, or the files do not match.
+    """
+    try:
+        network = keras.models.model_from_json((folder / CONFIG).read_text())
+        network.load_weights(folder / WEIGHTS)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StageError(
+            f"{folder} does not contain a readable network ({error}); run `dvc repro train`"
+        ) from error
+    return network
+
+
+def _convolution(filters: int, size: int, **options: object) -> list[keras.Layer]:
+    return [
+        layers.Conv2D(filters, size, use_bias=False, **options),
+        # With Keras' default momentum of 0.99, the statistics of the first steps would persist too
+        # long for a run of minutes.
+        layers.BatchNormalization(momentum=0.95),
+        layers.ReLU(),
+    ]

@@ -1,0 +1,17 @@
+"""The outputs of the stages, as `dvc.yaml` names them, relative to the folder of `dvc.yaml`.
+
+The stages run in that folder.
+"""
+
+from pathlib import Path
+
+DATA = Path("data")
+IDX = DATA / "idx"
+PNG = DATA / "png"
+NETWORK = DATA / "network"
+TRAINING = DATA / "training"
+EVALUATION = DATA / "evaluation"
+PICTURES = DATA / "pictures"
+MODEL = DATA / "model"
+GRAPH = DATA / "mnistmodel"
+MODEL_CARD = DATA / "model_card.md"

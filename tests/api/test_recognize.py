@@ -1,0 +1,240 @@
+"""`POST /recognize` over HTTP."""
+
+import io
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.api.limits import Limits
+from service.recognition import images
+
+
+def recognize(client, query="", **options):
+    return client.post(f"/recognize{query}", **options)
+
+
+def field(*contents):
+    return [("image", (f"{n}.png", content)) for n, content in enumerate(contents)]
+
+
+def test_one_picture_returns_exactly_this_json(client, png_files, artifact):
+    with png_files[104].open("rb") as file:
+        answer = recognize(client, files={"image": file})
+    assert answer.status_code == 200
+    assert answer.content == b'{"filename":"104.png","labels":[%d]}' % artifact.predictions[104]
+    assert answer.headers["Content-Type"] == "application/json"
+
+
+def test_a_raw_body_returns_no_filename(client, png_files, artifact):
+    content = png_files[104].read_bytes()
+    answer = recognize(client, data=content, headers={"Content-Type": "image/png"})
+    assert answer.content == b'{"filename":null,"labels":[%d]}' % artifact.predictions[104]
+
+
+def test_a_chunked_body_is_read_completely(client, png_files, artifact):
+    content = png_files[104].read_bytes()
+    chunks = Chunked([content[:99], content[99:]])
+    answer = recognize(client, data=chunks, headers={"Content-Type": "image/png"})
+    assert answer.json() == {"filename": None, "labels": [artifact.predictions[104]]}
+
+
+def test_results_have_the_order_of_the_pictures(client, png_files, artifact):
+    files = [("image", (file.name, file.read_bytes())) for file in png_files]
+    answer = recognize(client, files=files)
+    assert answer.json()["results"] == [
+        {"filename": file.name, "labels": [label]}
+        for file, label in zip(png_files, artifact.predictions.tolist(), strict=True)
+    ]
+
+
+def test_probabilities_are_returned_on_request(client, png_files, artifact):
+    content = png_files[104].read_bytes()
+    answer = recognize(client, "?probabilities=true", files=field(content)).json()
+    assert list(answer) == ["filename", "labels", "probabilities"]
+    (row,) = answer["probabilities"]
+    assert len(row) == 10
+    assert sum(row) == pytest.approx(1, abs=1e-5)
+    assert int(np.argmax(row)) == answer["labels"][0] == artifact.predictions[104]
+
+
+def test_each_of_several_pictures_has_its_own_probabilities(client, png_files):
+    contents = [file.read_bytes() for file in png_files[:3]]
+    together = recognize(client, "?probabilities=true", files=field(*contents)).json()["results"]
+    for content, result in zip(contents, together, strict=True):
+        alone = recognize(client, "?probabilities=true", files=field(content)).json()
+        np.testing.assert_allclose(result["probabilities"], alone["probabilities"], atol=1e-6)
+
+
+def test_probabilities_false_returns_no_probabilities(client, png_files):
+    answer = recognize(client, "?probabilities=false", files=field(png_files[0].read_bytes()))
+    assert "probabilities" not in answer.json()
+
+
+def test_a_filename_in_any_script_is_returned(client, png_files):
+    content = png_files[0].read_bytes()
+    answer = recognize(client, files={"image": ('drei "3" ü数.png', content)})
+    assert answer.json()["filename"].endswith("ü数.png")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "BMP", "GIF", "WEBP"])
+def test_other_formats_are_recognized(client, png_files, artifact, kind):
+    buffer = io.BytesIO()
+    Image.open(png_files[0]).convert("RGB").save(buffer, kind, quality=95)
+    headers = {"Content-Type": f"image/{kind.lower()}"}
+    answer = recognize(client, data=buffer.getvalue(), headers=headers)
+    assert answer.json()["labels"] == [artifact.predictions[0]]
+
+
+def big_png():
+    buffer = io.BytesIO()
+    Image.new("L", (6000, 6000)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def png(picture):
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def stroke(mode="L", size=(28, 28), ink=255):
+    picture = Image.new(mode, size)
+    left, top = size[0] // 2, size[1] // 4
+    picture.paste(ink, (left, top, left + max(size[0] // 10, 1), 3 * top))
+    return picture
+
+
+@dataclass(frozen=True)
+class Chunked:
+    """A body that `requests` sends in chunks, without Content-Length."""
+
+    chunks: list[bytes]
+
+    def __iter__(self):
+        return iter(self.chunks)
+
+
+VALID = png(stroke())
+PART = b"--x\r\nContent-Disposition: form-data; name=image; filename=a\r\n\r\n"
+RAW = {"headers": {"Content-Type": "image/png"}}
+
+INVALID = {
+    "no field image": ({"files": {"picture": VALID}}, 400, "no file in a field named image"),
+    "a text in the field": ({"files": {"x": b""}, "data": {"image": "9"}}, 400, "no file"),
+    "an empty file": ({"files": field(b"")}, 400, "The image is empty."),
+    "an empty body": ({"data": b"", **RAW}, 400, "The image is empty."),
+    "not an image": ({"files": field(b"<html>")}, 400, "not an image"),
+    "a truncated file": ({"files": field(VALID[:50])}, 400, "damaged or cut off"),
+    "a damaged file": ({"files": field(VALID[:45] + b"\0\0" + VALID[47:])}, 400, "damaged"),
+    "a blank picture": ({"files": field(png(Image.new("L", (28, 28))))}, 422, "No digit was found"),
+    "one blank picture of two": (
+        {"files": field(VALID, png(Image.new("L", (90, 90), 255)))},
+        422,
+        "Image 2 (1.png): No digit was found",
+    ),
+    "too many pixels": ({"files": field(big_png())}, 400, "6000 x 6000 pixels"),
+    "one invalid picture of three": (
+        {"files": field(VALID, b"", VALID)},
+        400,
+        "Image 2 (1.png): The image is",
+    ),
+    "a body over the limit": ({"data": bytes(Limits.body + 1), **RAW}, 413, "too large"),
+    "a chunked body over the limit": (
+        {"data": Chunked([bytes(Limits.body), b"x"]), **RAW},
+        413,
+        "too large",
+    ),
+    "a chunked form over the limit": (
+        {
+            "data": Chunked([PART, bytes(Limits.body)]),
+            "headers": {"Content-Type": "multipart/form-data; boundary=x"},
+        },
+        413,
+        "too large",
+    ),
+    "too many files": ({"files": field(*[b"x"] * 1001)}, 413, "more than 1,000 parts"),
+    "no media type": ({"data": VALID}, 415, "multipart/form-data"),
+    "JSON": ({"json": [1]}, 415, "multipart/form-data"),
+    "a form without files": ({"data": {"image": "9"}}, 415, "multipart/form-data"),
+    "a filename that is not UTF-8": (
+        {
+            "data": PART.replace(b"=a", b"=\xff") + b"\r\n--x--\r\n",
+            "headers": {"Content-Type": "multipart/form-data; boundary=x"},
+        },
+        400,
+        "The form is damaged or cut off: Segment header failed to decode.",
+    ),
+    "a broken form": (
+        {"data": b"x", "headers": {"Content-Type": "multipart/form-data"}},
+        400,
+        "The form is damaged or cut off",
+    ),
+}
+
+
+@pytest.mark.parametrize(("request_", "status", "sentence"), INVALID.values(), ids=INVALID)
+def test_invalid_input_returns_one_sentence_and_the_service_still_works(
+    client, artifact, request_, status, sentence
+):
+    answer = recognize(client, **request_)
+    assert answer.status_code == status
+    assert list(answer.json()) == ["error"]
+    assert sentence in answer.json()["error"]
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["X-Model-Version"] == artifact.version
+    assert recognize(client, files=field(VALID)).status_code == 200
+
+
+def test_the_preprocessed_image_is_returned_on_request(client, png_files, testing):
+    for name in ("preprocessed", "seen"):
+        files = field(png_files[104].read_bytes())
+        answer = recognize(client, f"?{name}=true", files=files)
+        np.testing.assert_array_equal(answer.json()[name], testing[0][104:105])
+
+
+def test_many_digits_are_returned_from_left_to_right(client, testing):
+    page = Image.new("L", (300, 120), 255)
+    for index, image in enumerate(testing[0][:3]):
+        page.paste(Image.fromarray(255 - image).resize((90, 90)), (100 * index + 5, 10))
+    answer = recognize(
+        client, "?digits=many&probabilities=true&preprocessed=true", files=field(png(page))
+    )
+    result = answer.json()
+    assert list(result) == ["filename", "labels", "boxes", "probabilities", "preprocessed"]
+    assert len(result["labels"]) == len(result["boxes"]) == 3
+    assert np.shape(result["probabilities"]) == (3, 10)
+    assert np.shape(result["preprocessed"]) == (3, 28, 28)
+    assert [left // 100 for left, *_ in result["boxes"]] == [0, 1, 2]
+
+
+def test_an_unknown_value_of_a_parameter_returns_400(client):
+    answer = recognize(client, "?probabilities=maybe", files=field(VALID))
+    assert answer.status_code == 400
+    assert (
+        answer.json()["error"] == "The parameter probabilities must be true or false, not 'maybe'."
+    )
+
+
+def test_every_mode_and_size_returns_a_label(client):
+    pictures = [
+        stroke("RGB", ink="white"),
+        stroke("RGBA", ink="white"),
+        stroke("L", (100, 100)),
+        stroke("L", (56, 14)),
+        Image.fromarray(np.asarray(stroke()).astype(np.uint16) * 257),
+        stroke().convert("P"),
+    ]
+    for picture in pictures:
+        answer = recognize(client, files=field(png(picture)))
+        assert answer.status_code == 200
+        assert len(json.loads(answer.content)["labels"]) == 1
+
+
+def test_the_service_decodes_the_files_of_the_pipeline_exactly(repository, testing):
+    folder = repository.path / "data/png/testing"
+    for number, (image, label) in enumerate(zip(*testing, strict=True)):
+        file = folder / str(label) / f"{number}.png"
+        np.testing.assert_array_equal(images.decode(file.read_bytes()), image)

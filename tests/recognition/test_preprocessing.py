@@ -1,0 +1,120 @@
+"""Preprocessing extracts the digits of realistic pictures of the slice's 500 test images."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from service.recognition import preprocessing
+from service.recognition.images import NoInkError, decode, decode_many
+from stages import pictures
+
+RANDOM = np.random.default_rng(0)
+PAGE = (300, 200)  # pixels
+
+
+def png(picture):
+    return pictures.encoded(picture)
+
+
+def scaled(image, side=100):
+    return Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("name", sorted({*pictures.TUNED, *pictures.HELD_OUT}))
+def test_variations_give_nearly_the_original_image(testing, name):
+    variation = (pictures.TUNED | pictures.HELD_OUT)[name]
+    contents = pictures.files(testing[0][:40], variation)
+    decoded = [pictures.seen_of(content).astype(float) for content in contents]
+    assert sum(image.any() for image in decoded) >= 36
+    correlations = [
+        np.corrcoef(a.ravel(), b.ravel())[0, 1]
+        for a, b in zip(decoded, testing[0], strict=False)
+        if a.any()
+    ]
+    assert np.median(correlations) > 0.7
+
+
+def test_a_digit_is_centered_by_its_mass_and_fits_the_box(testing):
+    for image in testing[0][:50]:
+        decoded = decode(png(scaled(255 - image, 200))).astype(float)
+        rows, columns = np.nonzero(decoded)
+        assert max(np.ptp(rows), np.ptp(columns)) + 1 in (19, 20, 21)
+        center = [
+            float((indices * decoded[rows, columns]).sum() / decoded.sum())
+            for indices in (rows, columns)
+        ]
+        assert np.abs(np.array(center) - 13.5).max() <= 1
+
+
+def test_both_polarities_give_the_same_image(testing):
+    for image in testing[0][:20]:
+        dark, light = (decode(png(scaled(each, 120))) for each in (255 - image, image))
+        assert np.abs(dark.astype(int) - light).max() <= 2
+
+
+def test_is_mnist_recognizes_all_test_images(testing):
+    assert all(map(preprocessing.is_mnist, testing[0]))
+    assert not any(preprocessing.is_mnist(255 - image) for image in testing[0])
+
+
+BLANK = {
+    "black, of MNIST's size": Image.new("L", (28, 28)),
+    "white, of MNIST's size": Image.new("L", (28, 28), 255),
+    "gray": Image.new("L", PAGE, 77),
+    "one pixel": Image.new("L", (1, 1), 77),
+    "a line of pixels": Image.new("L", (500, 1), 77),
+    "transparent": Image.new("RGBA", PAGE, (0, 0, 0, 0)),
+    "a gradient": Image.linear_gradient("L"),
+    "faint noise": Image.fromarray(RANDOM.normal(128, 5, PAGE).astype(np.uint8)),
+    "noise": Image.fromarray(RANDOM.normal(128, 30, PAGE).clip(0, 255).astype(np.uint8)),
+}
+
+
+@pytest.mark.parametrize("picture", BLANK.values(), ids=BLANK)
+def test_a_picture_without_ink_is_rejected(picture):
+    for function in (decode, decode_many):
+        with pytest.raises(NoInkError, match="No digit was found"):
+            function(png(picture))
+
+
+def test_a_page_may_have_any_shape(testing):
+    for size in ((1000, 60), (60, 1000), (56, 56), (2000, 2000)):
+        page = Image.new("L", size, 255)
+        page.paste(scaled(255 - testing[0][0], max(50, max(size) // 10)), (5, 5))
+        assert decode(png(page)).shape == (28, 28)
+
+
+def test_decode_many_returns_digits_from_left_to_right(testing):
+    page = Image.new("L", (500, 120), 255)
+    for index, image in enumerate(testing[0][:5]):
+        page.paste(scaled(255 - image, 90), (100 * index + 5, 10 + 3 * index))
+    digits, boxes = decode_many(png(page))
+    assert digits.shape == (5, 28, 28)
+    for index, (left, top, width, height) in enumerate(boxes):
+        assert 100 * index < left < left + width < 100 * index + 100
+        assert 0 <= top < top + height <= 120
+    alone = np.stack([decode(png(scaled(255 - image, 90))) for image in testing[0][:5]]).astype(
+        float
+    )
+    for a, b in zip(digits, alone, strict=True):
+        assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.8
+
+
+def test_a_separate_stroke_belongs_to_the_digit_below_it():
+    page = Image.new("L", (200, 100), "white")
+    draw = ImageDraw.Draw(page)
+    draw.line((20, 30, 20, 90), 0, 6)  # 1
+    draw.line((120, 15, 160, 15), 0, 6)  # the top stroke of a 5
+    draw.arc((115, 30, 160, 90), 180, 120, 0, 6)
+    assert len(decode_many(png(page))[1]) == 2
+
+
+def test_decode_applies_the_exif_orientation(testing):
+    upright = Image.fromarray(255 - testing[0][0]).resize((112, 112))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: rotated by 90 degrees
+    buffer = io.BytesIO()
+    upright.rotate(90).save(buffer, "PNG", exif=exif)
+    np.testing.assert_array_equal(decode(buffer.getvalue()), decode(png(upright)))

@@ -1,0 +1,108 @@
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from tests.c_api import Graph
+
+
+def files(folder):
+    return {
+        file.relative_to(folder): file.read_bytes() for file in folder.rglob("*") if file.is_file()
+    }
+
+
+def png_files(repository, testing):
+    folder = repository.path / "data/png/testing"
+    return [
+        (folder / str(label) / f"{number}.png").read_bytes()
+        for number, label in enumerate(testing[1])
+    ]
+
+
+def test_serving_default_recognizes_images(repository, testing, predictions):
+    model = tf.saved_model.load(str(repository.path / "data/model"))
+    outputs = model.signatures["serving_default"](image=tf.constant(testing[0]))
+    assert outputs["label"].dtype == tf.int64
+    assert outputs["probabilities"].dtype == tf.float32
+    np.testing.assert_array_equal(outputs["label"], predictions)
+    np.testing.assert_array_equal(tf.argmax(outputs["probabilities"], 1), predictions)
+    np.testing.assert_allclose(tf.reduce_sum(outputs["probabilities"], 1), 1, rtol=1e-5)
+
+
+def test_recognize_png_recognizes_png_files(repository, testing, predictions):
+    model = tf.saved_model.load(str(repository.path / "data/model"))
+    contents = tf.constant(png_files(repository, testing))
+    outputs = model.signatures["recognize_png"](png_bytes=contents)
+    np.testing.assert_array_equal(outputs["label"], predictions)
+    assert outputs["probabilities"].shape == (len(predictions), 10)
+
+
+def test_saved_model_cli_shows_the_signatures(repository):
+    output = repository.run("saved_model_cli", "show", "--dir", "data/model", "--all")
+    assert "tag-set: 'serve'" in output
+    for name in ("serving_default", "recognize_png"):
+        assert f"signature_def['{name}']" in output
+    assert "dtype: DT_UINT8\n        shape: (-1, 28, 28)" in output
+    assert "dtype: DT_STRING\n        shape: (-1)" in output
+    assert output.count("dtype: DT_INT64\n        shape: (-1)") >= 2
+    assert output.count("dtype: DT_FLOAT\n        shape: (-1, 10)") >= 2
+
+
+def test_c_api_runs_the_graph_on_raw_pixels(repository, testing, predictions):
+    graph = Graph(repository.path / "data/mnistmodel", "model")
+    pixels = testing[0].reshape(-1, 784).astype(np.float32)  # 0 to 255
+    np.testing.assert_array_equal(graph.run("inputdata", pixels, "inference"), predictions)
+
+
+def test_equal_weights_export_to_equal_bytes(scratch):
+    before = {name: files(scratch.path / name) for name in ("data/model", "data/mnistmodel")}
+    scratch.run(sys.executable, "-m", "stages", "export")
+    assert before == {name: files(scratch.path / name) for name in before}
+
+
+def test_exports_contain_no_empty_folder_and_no_fingerprint(repository):
+    for name in ("data/model", "data/mnistmodel"):
+        folder = repository.path / name
+        assert all(any(files(path)) for path in folder.rglob("*") if path.is_dir())
+        assert not (folder / "fingerprint.pb").exists()
+
+
+def test_model_below_the_minimum_accuracy_is_not_exported(scratch):
+    before = files(scratch.path / "data/model")
+    scratch.edit_params(lambda params: params["export"]["min_accuracy"].update(cnn=1.0))
+    output = scratch.run(sys.executable, "-m", "stages", "export", status=1)
+    assert output.startswith("stages.export: the test accuracy of 0.")
+    assert "below export.min_accuracy.cnn (1.0)" in output
+    assert output.count("\n") == 1
+    assert files(scratch.path / "data/model") == before
+    assert sorted(path.name for path in (scratch.path / "data").glob(".*.partial")) == []
+
+
+def test_export_rejects_labels_that_differ_from_evaluate(scratch, predictions):
+    before = files(scratch.path / "data/model")
+    table = scratch.path / "data/evaluation/predictions.csv"
+    lines = table.read_text().splitlines()
+    label, prediction = lines[1 + 7].split(",")
+    lines[1 + 7] = f"{label},{(int(prediction) + 1) % 10}"
+    table.write_text("\n".join(lines))
+    output = scratch.run(sys.executable, "-m", "stages", "export", status=1)
+    assert f"data/png/testing/{label}/7.png as {predictions[7]}, but evaluate predicted" in output
+    assert files(scratch.path / "data/model") == before
+
+
+def test_export_rejects_probabilities_of_litert_that_differ(scratch):
+    before = files(scratch.path / "data/model")
+    module = scratch.path / "stages/export.py"
+    module.write_text(module.read_text().replace("TOLERANCE = 1e-3", "TOLERANCE = -1.0"))
+    output = scratch.run(sys.executable, "-m", "stages", "export", status=1)
+    assert "assets.extra/model.tflite differs from TensorFlow by" in output
+    assert "; the limit is -1.0\n" in output
+    assert files(scratch.path / "data/model") == before
+
+
+def test_export_reports_a_missing_png_file(scratch, testing):
+    missing = f"data/png/testing/{testing[1][7]}/7.png"
+    (scratch.path / missing).unlink()
+    output = scratch.run(sys.executable, "-m", "stages", "export", status=1)
+    assert output == f"stages.export: {missing} is missing; run `dvc repro png`\n"

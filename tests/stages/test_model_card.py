@@ -1,0 +1,36 @@
+from stages.common import params
+from stages.common.model_card import model_card
+from tests.conftest import PROJECT
+
+METRICS = {
+    "accuracy": 0.9968,
+    "errors": 32,
+    "accuracy_without_rejected_labels": 0.9975,
+    "expected_calibration_error": 0.0012,
+    "parameters": 12345,
+    "multiply_adds": 6789000,
+    "recall": {"7": 0.991, "8": 0.999},
+    "robustness": {"noise": 0.98, "blur": 0.97},
+}
+
+
+def test_card_shows_the_metrics():
+    chosen = params.load(PROJECT / "params.yaml")
+    text = model_card(chosen, METRICS)
+    assert text.startswith(f"# Model card: {chosen.data.name}, `{chosen.network.kind}`\n")
+    assert "| accuracy | 99.68% (32 errors) |" in text
+    assert "| lowest recall of a class | 99.10% (7) |" in text
+    assert "| accuracy under noise | 98.00% |\n| accuracy under blur | 97.00% |" in text
+    assert "12,345 parameters and computes 6,789,000 multiply-adds per image" in text
+
+
+def test_card_describes_the_training_on_background_images():
+    chosen = params.load(PROJECT / "params.yaml")
+    kind = chosen.network.kind
+    for fraction, sentence in (
+        (0.04, "its confidence on them is low"),
+        (0.0, "a high confidence for an image of noise"),
+    ):
+        recipe = chosen.recipe.model_copy(update={"background_fraction": fraction})
+        train = chosen.train.model_copy(update={kind: recipe})
+        assert sentence in model_card(chosen.model_copy(update={"train": train}), METRICS)

@@ -1,0 +1,45 @@
+import numpy as np
+import pytest
+
+from stages.common import metrics, network, params
+from stages.common.runner import StageError
+from tests.conftest import PROJECT
+
+
+@pytest.fixture(scope="module")
+def chosen():
+    return params.load(PROJECT / "params.yaml")
+
+
+@pytest.mark.parametrize("kind", ["cnn", "mlp"])
+def test_load_restores_a_saved_network(chosen, tmp_path, testing, kind):
+    model = network.build(chosen.network.model_copy(update={"kind": kind}))
+    network.save(model, tmp_path)
+    images = testing[0][:10]
+    np.testing.assert_array_equal(
+        network.probabilities(network.load(tmp_path), images), network.probabilities(model, images)
+    )
+
+
+def test_load_rejects_a_damaged_network(chosen, tmp_path):
+    network.save(network.build(chosen.network), tmp_path)
+    file = tmp_path / network.WEIGHTS
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(StageError, match="does not contain a readable network"):
+        network.load(tmp_path)
+
+
+def test_calibration_lowers_the_loss_and_keeps_the_predictions(chosen, testing):
+    images, labels = testing
+    model = network.build(chosen.network.model_copy(update={"kind": "mlp"}))
+    before = network.probabilities(model, images)
+    network.calibrate(model, images, labels)
+    after = network.probabilities(model, images)
+    np.testing.assert_array_equal(after.argmax(1), before.argmax(1))
+    assert metrics.cross_entropy(after, labels) < metrics.cross_entropy(before, labels)
+
+
+def test_multiply_adds_of_dense_layers(chosen):
+    tiny = chosen.network.model_copy(update={"kind": "mlp"})
+    tiny = tiny.model_copy(update={"mlp": params.Mlp(hidden=[3])})
+    assert network.multiply_adds(network.build(tiny)) == 28 * 28 * 3 + 3 * 10
