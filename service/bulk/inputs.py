@@ -28,7 +28,7 @@ PICTURE_COLUMNS = ("image", "png", "jpg", "picture", "bytes", "content")
 NAME_COLUMNS = ("path", "filename", "file_name", "file", "name")
 REQUESTS = 64  # concurrent requests to a bucket, and so pictures in memory
 BATCH_ROWS = 64  # rows of Parquet read at a time, and so pictures in memory
-TOO_LARGE = ImageError(f"The file is too large; the most is {MAX_BYTES:,} bytes.")
+TOO_LARGE = ImageError(f"The file is too large; the limit is {MAX_BYTES:,} bytes.")
 DAMAGE = (*(OSError, EOFError, zlib.error, lzma.LZMAError), tarfile.TarError, pa.ArrowException)
 
 # The name of a picture, and its bytes or the error that prevents reading them.
@@ -209,7 +209,7 @@ class _Member(tarfile.TarInfo):
     """A member of an archive that raises an error if the archive is damaged.
 
     Python's `tarfile` takes a damaged header, and the end of a truncated file, for the end of the
-    archive.
+    archive. Since gh-121285 this includes a truncated extended header.
     """
 
     @classmethod

@@ -18,7 +18,7 @@ def test_a_picture_may_be_as_large_as_a_request_to_the_service(tmp_path):
     with tarfile.open(tmp_path / "large.tar", "w") as archive:
         archive.add(tmp_path / "large.png")
     for _, content in pictures(tmp_path):
-        assert str(content) == "The file is too large; the most is 16,777,216 bytes."
+        assert str(content) == "The file is too large; the limit is 16,777,216 bytes."
 
 
 @pytest.mark.parametrize(
