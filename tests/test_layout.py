@@ -62,7 +62,15 @@ def test_no_import_crosses_a_boundary_the_wrong_way(importers, forbidden, allowe
 @pytest.mark.parametrize("module", MODULES)
 def test_no_name_shadows_a_builtin_or_an_imported_module(module):
     taken, names = {name for name in dir(builtins) if not name.startswith("_")}, []
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+    nodes = list(ast.walk(ast.parse(MODULES[module].read_text())))
+    fields = [
+        statement.target
+        for node in nodes
+        if isinstance(node, ast.ClassDef)
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign)
+    ]
+    for node in nodes:
         match node:
             case ast.Import():
                 taken |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
@@ -74,7 +82,7 @@ def test_no_name_shadows_a_builtin_or_an_imported_module(module):
                 taken |= {name for name, imported in full.items() if imported in MODULES}
             case ast.arg(arg=name) | ast.FunctionDef(name=name):
                 names.append(name)
-            case ast.Name(id=name, ctx=ast.Store()):
+            case ast.Name(id=name, ctx=ast.Store()) if node not in fields:
                 names.append(name)
     assert [name for name in names if name in taken] == []
 
