@@ -1,8 +1,11 @@
 """Load the artifact and run it: images in, labels and probabilities out."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import LifoQueue
+from tempfile import TemporaryFile
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,11 +38,11 @@ class LiteRT:
         """Load the artifact in `folder` for up to `threads` concurrent calls."""
         from ai_edge_litert.interpreter import Interpreter
 
-        interpreters = [
-            Interpreter(str(folder / FLATBUFFER), num_threads=1) for _ in range(threads)
-        ]
-        for interpreter in interpreters:
-            interpreter.allocate_tensors()
+        file = str(folder / FLATBUFFER)
+        with _hidden_log():
+            interpreters = [Interpreter(file, num_threads=1) for _ in range(threads)]
+            for interpreter in interpreters:
+                interpreter.allocate_tensors()
         signature = interpreters[0].get_signature_runner(SIGNATURE)
         outputs = signature.get_output_details()
         self._image = signature.get_input_details()["image"]["index"]
@@ -68,6 +71,27 @@ class LiteRT:
         finally:
             self._free.put(interpreter)
         return labels, probabilities
+
+
+@contextmanager
+def _hidden_log() -> Iterator[None]:
+    """Hide standard error, unless an exception is raised: then show what was hidden.
+
+    LiteRT 2.3 logs a line about its delegate in each process that loads a model, and has no setting
+    for its log in Python.
+    """
+    with TemporaryFile() as log:
+        stderr = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            log.seek(0)
+            os.write(stderr, log.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 class TensorFlow:

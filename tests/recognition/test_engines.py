@@ -1,5 +1,6 @@
 """Both engines give the same results, and the service runs without TensorFlow."""
 
+import os
 import re
 from pathlib import Path
 
@@ -79,3 +80,13 @@ def test_an_idle_worker_uses_less_than_120_mib(repository, png_files):
         status = Path(f"/proc/{server.worker()}/status").read_text()
     (resident,) = re.findall(r"VmRSS:\s+(\d+) kB", status)
     assert int(resident) < 120 * 1024
+
+
+def test_the_log_of_a_loading_engine_is_shown_only_if_it_fails(artifact, capfd):
+    engines.load(artifact.path / "data/model", "litert")
+    assert capfd.readouterr().err == ""
+    with pytest.raises(KeyError), engines._hidden_log():
+        os.write(2, b"the reason\n")
+        raise KeyError
+    os.write(2, b"later\n")
+    assert capfd.readouterr().err == "the reason\nlater\n"
