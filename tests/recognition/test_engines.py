@@ -85,8 +85,13 @@ def test_an_idle_worker_uses_less_than_120_mib(repository, png_files):
 def test_the_log_of_a_loading_engine_is_shown_only_if_it_fails(artifact, capfd):
     engines.load(artifact.path / "data/model", "litert")
     assert capfd.readouterr().err == ""
-    with pytest.raises(KeyError), engines._hidden_log():
-        os.write(2, b"the reason\n")
-        raise KeyError
+
+    def fail():
+        with engines._hidden_log():
+            os.write(2, b"the reason\n")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     os.write(2, b"later\n")
     assert capfd.readouterr().err == "the reason\nlater\n"
