@@ -1,7 +1,7 @@
 # `make` without a target lists the commands. Each command installs its packages into .venv, with
 # the versions and hashes of requirements.txt, and keeps the packages of other commands.
 .DEFAULT_GOAL := help
-.PHONY: help repro verify metrics-diff serve check test test-all bench docs lint audit licences lock
+.PHONY: help repro verify metrics-diff serve check test test-all bench docs lint audit licenses lock
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -78,7 +78,7 @@ lint: $(INSTALLED)$(ALL) ## Check style, spelling, types, and the files in .gith
 audit: $(INSTALLED)$(ALL) ## Check the packages in requirements.txt for known vulnerabilities
 	python -m tests.audit
 
-licences: $(INSTALLED)$(ALL) ## List the licenses of all packages, and fail on a forbidden one
+licenses: $(INSTALLED)$(ALL) ## List the licenses of all packages, and fail on a forbidden one
 	pip-licenses --with-system --packages $$(sed -n 's/^\([^ =]*\)==.*/\1/p' requirements.txt)
 
 lock: $(INSTALLED)uv ## Compile requirements.txt from pyproject.toml

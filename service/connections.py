@@ -344,15 +344,15 @@ def _normalized(head: bytes) -> bytes:
 async def serve(server: Server, listener: socket) -> None:
     """Accept connections on `listener` and answer their requests until SIGTERM or SIGINT."""
     loop = asyncio.get_running_loop()
-    signalled = asyncio.Event()
+    signaled = asyncio.Event()
     for number in supervisor.STOPPING:
-        loop.add_signal_handler(number, signalled.set)
+        loop.add_signal_handler(number, signaled.set)
     connections = Connections(server)
     accepting = await loop.create_server(
         partial(Connection, connections), sock=listener, backlog=BACKLOG
     )
     tasks = [asyncio.create_task(connections.watch()), asyncio.create_task(server.follow())]
-    await signalled.wait()
+    await signaled.wait()
     accepting.close()
     await connections.stop()
     for task in tasks:

@@ -92,7 +92,7 @@ def test_serving_needs_only_the_service(with_model):
     assert extras_of(with_model, "serve") == {"service"}
 
 
-@pytest.mark.parametrize("command", ["test", "lint", "bench", "audit", "licences"])
+@pytest.mark.parametrize("command", ["test", "lint", "bench", "audit", "licenses"])
 def test_checks_need_everything(folder, command):
     assert extras_of(folder, command) == all_extras()
 

@@ -4,14 +4,14 @@
     python -m tests.benchmarks.bulk --rounds 1 --copies 2
 
 Makes the 70,000 PNG files of MNIST in a temporary folder, and `--copies` times as many by hard
-links. Recognises the first 1,000 of them, and all 70,000, with the loop and with `python -m
+links. Recognizes the first 1,000 of them, and all 70,000, with the loop and with `python -m
 service.bulk` on all cores, in turn, each round afresh; then all the copies, once, with
 `service.bulk`. Prints a table of medians and saves it. Needs Linux, and `data/idx` and
 `data/model`, so run `dvc repro` first. Files and programs have been read once before: the page
 cache has the files, and a cache of the benchmark's own has the bytecode of all modules.
 
 The loop is what one writes who has the service's code, and one file at a time: read it, decode it,
-recognise it, keep the row, and write them all as Parquet in the end.
+recognize it, keep the row, and write them all as Parquet in the end.
 
 - s: from the start of the command to its end.
 - s / loop's s: in the same round.
@@ -84,7 +84,7 @@ def loop(folder: Path, out: Path) -> None:
 
 
 def measured(bytecode: Path, *command: str) -> Row:
-    """Run a program of this project that prints how many pictures it recognised, and how fast.
+    """Run a program of this project that prints how many pictures it recognized, and how fast.
 
     Args:
         bytecode: a folder for the bytecode of modules.

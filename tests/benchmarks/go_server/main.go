@@ -3,7 +3,7 @@
 //	curl -F image=@104.png localhost:8000/recognize
 //
 // tests/benchmarks/serving.py builds it and measures it beside the other servers. It answers a
-// form with one 28 x 28 grey PNG in the field `image`, and checks little else.
+// form with one 28 x 28 gray PNG in the field `image`, and checks little else.
 package main
 
 /*
@@ -85,18 +85,18 @@ func (n *network) handle(w http.ResponseWriter, r *http.Request, _ httprouter.Pa
 	json.NewEncoder(w).Encode(answer{header.Filename, labels})
 }
 
-// decode returns the 784 pixels of a grey PNG file.
+// decode returns the 784 pixels of a gray PNG file.
 func decode(file io.Reader) ([]float32, error) {
 	decoded, err := png.Decode(file)
 	if err != nil {
 		return nil, err
 	}
-	grey, ok := decoded.(*image.Gray)
-	if !ok || len(grey.Pix) != 28*28 {
-		return nil, errors.New("the image is not grey and of 28 x 28 pixels")
+	gray, ok := decoded.(*image.Gray)
+	if !ok || len(gray.Pix) != 28*28 {
+		return nil, errors.New("the image is not gray and of 28 x 28 pixels")
 	}
-	pixels := make([]float32, len(grey.Pix))
-	for i, pixel := range grey.Pix {
+	pixels := make([]float32, len(gray.Pix))
+	for i, pixel := range gray.Pix {
 		pixels[i] = float32(pixel)
 	}
 	return pixels, nil
