@@ -63,7 +63,7 @@ class Phase(Enum):
     HEAD = auto()
     BODY = auto()
     ANSWER = auto()
-    CLOSE = auto()  # the client closes after its last response; further bytes are not read
+    CLOSE = auto()  # the client, after its last response; further bytes are dropped
 
 
 class Connections:
