@@ -247,11 +247,9 @@ def _work(
     # `recognition.images` suppresses warnings with `catch_warnings`, which is not thread-safe, so
     # suppress them for the whole process.
     warnings.simplefilter("ignore")
-    # Exclude the loaded objects from garbage collection, and collect rarely: ordinary requests
-    # create no reference cycles.
+    # Exclude the loaded objects from garbage collection.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000)
     uvloop.run(connections.serve(server, listeners[place]))
 
 

@@ -166,7 +166,7 @@ class Server:
 
 def _free_memory() -> None:
     # An exception and the frames of its traceback form a reference cycle, and the frames hold the
-    # body. Automatic collection is rare in this process, so collect the cycle now.
+    # body, so collect the cycle now and not some requests later.
     gc.collect(1)
     if MALLOC_TRIM:
         MALLOC_TRIM(0)

@@ -9,8 +9,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
+from multipart import parse_options_header
 from werkzeug.exceptions import HTTPException
-from werkzeug.http import parse_options_header
 
 from service import metrics
 from service.api import auth, limits, uploads
