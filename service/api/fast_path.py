@@ -4,16 +4,15 @@ Flask takes about as long as the rest of such a request. The fast path passes ev
 and every request on which it fails, to Flask, which knows all routes, options and errors.
 """
 
+import re
 from collections.abc import Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
-from multipart import parse_options_header
-from werkzeug.exceptions import HTTPException
 
 from service import metrics
-from service.api import auth, limits, uploads
+from service.api import auth, limits
 from service.api.responses import TYPE, dumps
 from service.recognition import images
 from service.served_model import Model
@@ -23,6 +22,16 @@ if TYPE_CHECKING:
 
 ROUTE = "/recognize"
 MAX_BODY = 4096  # bytes; a PNG file of an MNIST image has a few hundred
+CONTENT_TYPE = re.compile(r"multipart/form-data; ?boundary=([\w-]+)")
+# A form with one file, as clients write it, whose name needs no decoding. The parser of
+# `uploads.read_form` knows all other forms, but with it the service answers a tenth fewer requests.
+FORM = re.compile(
+    rb"--(?P<boundary>[\w-]+)\r\n"
+    rb'Content-Disposition: form-data; name="image"; filename="(?P<name>[ !#$&-\[\]-~]+)"\r\n'
+    rb"(?:Content-Type: [ -~]+\r\n)?"
+    rb"\r\n(?P<content>.*)\r\n--(?P=boundary)--(?:\r\n)?",
+    re.DOTALL,
+)
 
 
 def with_fast_path(
@@ -43,10 +52,10 @@ def with_fast_path(
         if not _may_qualify(environ, token):
             return application(environ, start_response)
         body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        name, content = _file(body, environ.get("CONTENT_TYPE", ""))
         try:
-            name, content = _file(body, environ.get("CONTENT_TYPE", ""))
             image = images.decode(content) if content.startswith(images.PLAIN_PNG_HEAD) else None
-        except (HTTPException, images.ImageError):
+        except images.ImageError:
             image = None
         if image is None:
             environ["wsgi.input"] = BytesIO(body)
@@ -78,13 +87,14 @@ def _may_qualify(environ: "WSGIEnvironment", token: str | None) -> bool:
 def _file(body: bytes, content_type: str) -> tuple[str | None, bytes]:
     """Return the name and the content of the file in a body.
 
-    The name is None for a raw body. The content is empty for an unsupported content type.
-
-    Raises:
-        HTTPException: The form is damaged, or it has more than one part.
+    The name is None for a raw body. The content is empty for any other content type, and for a form
+    that is not as in `FORM`.
     """
-    kind, options = parse_options_header(content_type)
-    if kind == "multipart/form-data":
-        (file,) = uploads.read_form(body, options.get("boundary", ""), max_parts=1)
-        return file
-    return None, body if kind == "image/png" else b""
+    if content_type == "image/png":
+        return None, body
+    header, form = CONTENT_TYPE.fullmatch(content_type), FORM.fullmatch(body)
+    if not (header and form) or form["boundary"].decode() != header[1]:
+        return None, b""
+    if b"\r\n--" + form["boundary"] in form["content"]:  # there is more than one part
+        return None, b""
+    return form["name"].decode(), form["content"]
