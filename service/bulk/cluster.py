@@ -52,6 +52,20 @@ class Actor:
 
 
 @contextmanager
+def _hidden_standard_error() -> Iterator[None]:
+    """Hide what Ray 2.60 writes while it connects: its C++ part logs that it has a log level."""
+    sys.stderr.flush()
+    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(null)
+
+
+@contextmanager
 def connect(address: str) -> Iterator[Results]:
     """Connect to a Ray cluster, and disconnect at the end.
 
@@ -70,12 +84,13 @@ def connect(address: str) -> Iterator[Results]:
 
     try:
         _check_reachable(address)
-        ray.init(
-            address,
-            runtime_env={"py_modules": [service]},
-            logging_level="error",
-            log_to_driver=False,
-        )
+        with _hidden_standard_error():
+            ray.init(
+                address,
+                runtime_env={"py_modules": [service]},
+                logging_level="error",
+                log_to_driver=False,
+            )
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise BulkError(f"Cannot connect to Ray at {address}: {reason}") from error
