@@ -190,6 +190,9 @@ class Connection(asyncio.Protocol):
         self._body, self._length = BytesIO(), 0
         self._framing = 0  # bytes received since the last bytes of the body
         self._keep = self._whole = False
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
         self.deadline = self._loop.time() + self._shared.server.limits.seconds
 
     def _read(self) -> None:
@@ -226,6 +229,7 @@ class Connection(asyncio.Protocol):
             self._hand_over(0)
         else:
             self._phase = Phase.BODY
+            self._set_deadline()  # the time without a request does not count
             self._expected = sys.maxsize if chunked else length
             self._shared.in_flight.inc()
             if "100-continue" in environ.get("HTTP_EXPECT", "").lower() and not self._data:

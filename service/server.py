@@ -88,7 +88,6 @@ class Server:
     def receive(self, environ: WSGIEnvironment, client: Client) -> None:
         """Answer a request by calling `client.send` once, now or later."""
         environ[access_log.ARRIVED] = perf_counter()
-        loop = asyncio.get_running_loop()
         # Only POST requests are queued, so that health checks and metrics work under any load.
         if environ["REQUEST_METHOD"] != "POST":
             client.send(self._answer(environ))
@@ -104,6 +103,7 @@ class Server:
             self._answer_in_thread(environ, client)
         else:
             self._waiting += 1
+            loop = asyncio.get_running_loop()
             loop.call_soon(self._answer_on_loop, environ, client)  # after earlier requests
 
     def _answer_on_loop(self, environ: WSGIEnvironment, client: Client) -> None:

@@ -3,12 +3,14 @@
 import json
 import socket
 import ssl
+import time
 from contextlib import contextmanager
 
 import pytest
 
 from service.api.limits import Limits
 from service.connections import HEAD, HEADERS, NO_HTTP
+from tests.conftest import running_server
 
 PICTURE = b"not a picture"  # a body that the application refuses
 TOO_LARGE = f"The head of the request has more than {HEADERS} fields or {HEAD:,} bytes."
@@ -169,3 +171,19 @@ def test_a_client_that_reads_no_responses_cannot_send_more_requests(server):
             client.sendall(request * 1_000_000)
         client.settimeout(60)
         assert client.recv(15) == b"HTTP/1.1 200 OK"
+
+
+@pytest.mark.slow
+def test_the_time_before_a_request_does_not_shorten_the_time_for_its_body(repository):
+    request = post()
+    with (
+        running_server(repository.path, "--workers=1", "--timeout=3") as server,
+        connected(server) as client,
+    ):
+        time.sleep(2)
+        client.sendall(request[:-1])
+        time.sleep(2.5)  # the body now ends 4.5 seconds after the connection began
+        client.sendall(request[-1:])
+        status, sentence = error_of(read(client))
+    assert status == 400
+    assert sentence.startswith("The file is not an image")
