@@ -9,7 +9,7 @@ import argparse
 import os
 from importlib import import_module
 
-from stages.common import runner
+from stages.common import determinism, runner
 
 STAGES = ("download", "png", "train", "evaluate", "pictures", "export")
 
@@ -23,7 +23,16 @@ def main() -> None:
     # Hide TensorFlow's log messages of level INFO and WARNING. Under TF_CONFIG, also hide ERROR:
     # the stage reports a lost worker itself. TensorFlow reads the variable at import.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
-    runner.run(f"stages.{stage}", lambda: import_module(f"stages.{stage}").main())
+    runner.run(f"stages.{stage}", lambda: _run(stage))
+
+
+def _run(stage: str) -> None:
+    # The settings take effect only if they precede the import of NumPy and TensorFlow. The inputs
+    # are recorded before the stage reads them, its own code included.
+    determinism.limit_instructions()
+    runner.check_before_writing(import_module("stages.common.inputs").Inputs(stage).check)
+    determinism.limit_threads(import_module("stages.common.params").load().threads)
+    import_module(f"stages.{stage}").main()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ losses of its own rows of a batch, and the replicas sum their gradients.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +22,7 @@ import tensorflow as tf
 from dvclive import Live
 from tqdm import tqdm
 
-from stages.common import checkpoint, distribute, idx, metrics, network, params, paths
+from stages.common import checkpoint, determinism, distribute, idx, metrics, network, params, paths
 from stages.common.augment import background, distort, transforms
 from stages.common.checkpoint import Figures
 from stages.common.idx import Split
@@ -68,6 +71,8 @@ def train(
     steps = len(labels) // batch  # steps in an epoch
     if steps == 0:
         raise StageError(f"batch_size is {batch}, but there are {len(labels)} images to train on")
+    # TensorFlow's graph optimizer would replace x / sqrt(y) by x * rsqrt(y), an approximation.
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
     strategy = model.distribute_strategy
     replicas = strategy.num_replicas_in_sync
     if batch < replicas:
@@ -142,7 +147,7 @@ def _stepper(
         targets = tf.one_hot(labels, 10) * (1 - smoothing) + smoothing / 10
         with tf.GradientTape() as tape:
             logits = model(tf.cast(images, model.compute_dtype), training=True)
-            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+            losses = _cross_entropy(logits, targets)
             loss = tf.reduce_sum(losses) / batch_images
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply(gradients, model.trainable_variables)  # sums the gradients of all replicas
@@ -170,6 +175,28 @@ def _stepper(
         return losses, hits
 
     return advance
+
+
+@tf.custom_gradient
+def _cross_entropy(logits: tf.Tensor, targets: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+    """Compute the cross-entropy with a true division, as `network.probabilities` does.
+
+    Args:
+        logits: float (N, 10).
+        targets: The probability of each label, float (N, 10).
+
+    Returns:
+        The loss of each image, float (N,), and the function of its gradient.
+    """
+    shifted = logits - tf.reduce_max(logits, 1, keepdims=True)
+    exponentials = tf.exp(shifted)
+    sums = tf.reduce_sum(exponentials, 1, keepdims=True)
+    losses = tf.reduce_sum(targets * (tf.math.log(sums) - shifted), 1)
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
+        return upstream[:, tf.newaxis] * (exponentials / sums - targets), None
+
+    return losses, gradient
 
 
 def _optimizer(recipe: params.Recipe, steps: int, model: keras.Model) -> keras.optimizers.Optimizer:
@@ -261,11 +288,27 @@ def _batches(
 def main() -> None:
     chosen = params.load()
     strategy = distribute.choose(chosen.train.strategy)
+    machine = determinism.machine_class(
+        {device.device_type for device in tf.config.list_physical_devices()}
+    )
+    _compare(machine, paths.TRAINING / determinism.MACHINE)
     with distribute.reporting_lost_workers(strategy):
-        _run(chosen, strategy)
+        _run(chosen, strategy, machine)
 
 
-def _run(chosen: params.Params, strategy: tf.distribute.Strategy) -> None:
+def _compare(machine: str, recorded: Path) -> None:
+    """Say so if the network of the last run was trained on a machine of another class."""
+    with suppress(FileNotFoundError):
+        other = recorded.read_text().strip()
+        if other != machine:
+            tqdm.write(
+                f"this machine ({machine}) is of another class than the one that wrote {recorded} "
+                f"({other}), so the network gets other bytes and dvc.lock changes; the metrics "
+                "change only a little"
+            )
+
+
+def _run(chosen: params.Params, strategy: tf.distribute.Strategy, machine: str) -> None:
     images, labels = idx.load(paths.IDX, "training")
     cut = len(labels) - chosen.train.validation_size
     if cut <= 0:
@@ -314,6 +357,7 @@ def _run(chosen: params.Params, strategy: tf.distribute.Strategy) -> None:
             tqdm.write(f"epoch {epoch}/{chosen.train.epochs}: {text}")
             live.next_step()
 
+        (curves / determinism.MACHINE).write_text(f"{machine}\n")
         average = run_training(after_epoch)
         network.calibrate(average, images[cut:], labels[cut:])
         network.save(average, folder)

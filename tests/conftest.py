@@ -75,10 +75,15 @@ Params = dict[str, Any]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests by the fixtures that they use, directly or through others."""
+    """Mark tests by the fixtures that they use, directly or through others.
+
+    Tests of the pipeline take the longest, so they come first: at the end, the test processes then
+    share many short tests, and none waits for another.
+    """
     for item in items:
         for fixture in MARKERS.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(MARKERS[fixture])
+    items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)
 
 
 def program(name: str, package: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 
 from stages.common import metrics, params
 from stages.common.runner import StageError
@@ -17,6 +17,28 @@ from stages.common.runner import StageError
 CONFIG, WEIGHTS = "network.json", "network.weights.h5"
 TEMPERATURES = np.geomspace(0.1, 10, 401, dtype=np.float32)
 BATCH = 1000  # images in a batch of inference
+
+
+@keras.saving.register_keras_serializable("mnist")
+class BatchNormalization(layers.BatchNormalization):
+    """Keras' layer with a true square root and division.
+
+    Keras multiplies by a reciprocal square root, which processors approximate, each kind in its own
+    way. IEEE 754 defines every bit of a square root and of a division.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Normalize each channel of (N, height, width, channels), by the batch if in training."""
+        mean, variance = self.moving_mean.value, self.moving_variance.value
+        if training:
+            old = self.momentum
+            axes = (0, 1, 2)
+            batch_mean, batch_variance = ops.moments(inputs, axes, synchronized=self.synchronized)
+            self.moving_mean.assign(mean * old + batch_mean * (1 - old))
+            self.moving_variance.assign(variance * old + batch_variance * (1 - old))
+            mean, variance = batch_mean, batch_variance
+        scale = self.gamma / tf.sqrt(variance + self.epsilon)
+        return inputs * scale + (self.beta - mean * scale)
 
 
 def build(network: params.Network) -> keras.Model:
@@ -60,8 +82,28 @@ def probabilities(network: keras.Model, images: np.ndarray) -> np.ndarray:
     Returns:
         float32 (N, 10).
     """
-    logits = network.predict(images, batch_size=BATCH, verbose=0)
-    return tf.nn.softmax(logits).numpy()
+    return _softmax(_logits(network, images))
+
+
+def _logits(network: keras.Model, images: np.ndarray) -> np.ndarray:
+    """Compute the logits in batches, float32 (N, 10)."""
+    batches = [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
+    return np.concatenate([network(batch.astype(np.float32)).numpy() for batch in batches])
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    """Compute the softmax with a true division; `tf.nn.softmax` multiplies by a reciprocal.
+
+    Processors approximate reciprocals, each kind in its own way.
+
+    Args:
+        logits: float32 (N, 10).
+
+    Returns:
+        float32 (N, 10).
+    """
+    exponentials = tf.exp(logits - logits.max(1, keepdims=True))
+    return (exponentials / tf.reduce_sum(exponentials, 1, keepdims=True)).numpy()
 
 
 def calibrate(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> None:
@@ -76,9 +118,9 @@ def calibrate(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> N
         images: Images that the training did not use, uint8 (N, 28, 28).
         labels: The labels of the images, uint8 (N,).
     """
-    logits = network.predict(images, batch_size=BATCH, verbose=0)
+    logits = _logits(network, images)
     losses = [
-        metrics.cross_entropy(tf.nn.softmax(logits / temperature).numpy(), labels)
+        metrics.cross_entropy(_softmax(logits / temperature), labels)
         for temperature in TEMPERATURES
     ]
     best = TEMPERATURES[int(np.argmin(losses))]
@@ -125,6 +167,6 @@ def _convolution(filters: int, size: int, **options: object) -> list[keras.Layer
         layers.Conv2D(filters, size, use_bias=False, **options),
         # With Keras' default momentum of 0.99, the statistics of the first steps would persist too
         # long for a run of minutes.
-        layers.BatchNormalization(momentum=0.95),
+        BatchNormalization(momentum=0.95),
         layers.ReLU(),
     ]

@@ -135,6 +135,7 @@ class Export(Section):
 
 class Params(Section):
     data: Data
+    threads: Count
     network: Network
     train: Train
     evaluate: Evaluate
@@ -160,7 +161,7 @@ def load(file: Path = FILE) -> Params:
         ParamsError: The file cannot be read, is not YAML, or contains an unknown key, a wrong
             type or a value out of range.
     """
-    content = _parse(file)
+    content = parse(file)
     try:
         return Params.model_validate(content)
     except ValidationError as error:
@@ -173,8 +174,12 @@ def load(file: Path = FILE) -> Params:
         raise ParamsError(f"{file}: {'; '.join(sentences)}") from error
 
 
-def _parse(file: Path) -> Any:
-    """Read YAML 1.2 with the parser that DVC uses."""
+def parse(file: Path) -> Any:
+    """Read YAML 1.2 with the parser that DVC uses.
+
+    Raises:
+        ParamsError: The file cannot be read, or is not YAML.
+    """
     try:
         return YAML(typ="safe", pure=True).load(file.read_bytes().decode())
     except OSError as error:

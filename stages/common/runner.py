@@ -18,6 +18,14 @@ class StageError(Exception):
     """A stage cannot continue. The text is the sentence that the user reads."""
 
 
+_checks: list[Callable[[], None]] = []  # see `check_before_writing`
+
+
+def check_before_writing(check: Callable[[], None]) -> None:
+    """Call `check` before each output replaces the previous one. An exception prevents that."""
+    _checks.append(check)
+
+
 def run(name: str, main: Callable[[], None]) -> None:
     """Call `main`; on an error, print one sentence that begins with `name` and exit with status 1.
 
@@ -58,6 +66,8 @@ def atomic_directory(folder: Path) -> Iterator[Path]:
         partial = scratch / folder.name
         partial.mkdir()
         yield partial
+        for check in _checks:
+            check()
         if folder.exists():
             folder.rename(scratch / "old")
         partial.rename(folder)
@@ -68,6 +78,8 @@ def write_atomically(file: Path, content: bytes) -> None:
     with _scratch(file) as scratch:
         partial = scratch / file.name
         partial.write_bytes(content)
+        for check in _checks:
+            check()
         partial.rename(file)
 
 

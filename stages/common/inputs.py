@@ -1,0 +1,90 @@
+"""Refuse to write outputs if an input of the stage changed while the stage ran.
+
+DVC hashes the inputs of a stage after the run (DVC issue 11058). Without this check, an edit during
+the run would make dvc.lock tie the outputs of the old code to the new code.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stages.common import params
+from stages.common.runner import StageError
+
+PIPELINE = Path("dvc.yaml")
+
+Identity = tuple[int, ...]  # of a file: no program can change the content and keep the identity
+
+
+class Inputs:
+    """The inputs that dvc.yaml lists for a stage, as they are when this object is created."""
+
+    def __init__(self, stage: str) -> None:
+        definition = params.parse(PIPELINE)["stages"][stage]
+        self._paths = [Path(path) for path in definition.get("deps", [])]
+        self._keys = [_resolved(key) for key in definition.get("params", [])]
+        self._files = {file: (_identity(file), _digest(file)) for file in self._list()}
+        self._values = self._read_params()
+
+    def check(self) -> None:
+        """Compare the inputs with those of the start.
+
+        A file is read again only if its identity has changed.
+
+        Raises:
+            StageError: A file or parameter has changed, or is new or missing. The text names it.
+        """
+        changed = next(self._changes(), None)
+        if changed:
+            raise StageError(
+                f"{changed} changed while the stage ran, so nothing was written; "
+                "run `dvc repro` again"
+            )
+
+    def _changes(self) -> Iterator[str]:
+        now = set(self._list())
+        yield from sorted(map(str, now ^ self._files.keys()))
+        for file, (identity, digest) in self._files.items():
+            if _identity(file) != identity and _digest(file) != digest:
+                yield str(file)
+        values = self._read_params()
+        yield from (
+            f"{key} in {params.FILE}" for key in self._keys if values[key] != self._values[key]
+        )
+
+    def _list(self) -> Iterator[Path]:
+        for path in self._paths:
+            if path.is_file():
+                yield path
+            for folder, _, names in os.walk(path):
+                parent = Path(folder)
+                yield from (parent / name for name in names)
+
+    def _read_params(self) -> dict[str, Any]:
+        content = params.parse(params.FILE)
+        return {key: _value(content, key) for key in self._keys}
+
+
+def _resolved(key: str) -> str:
+    """Replace `${network.kind}` and the like by their values, as DVC does."""
+    content = params.parse(params.FILE)
+    return re.sub(r"\$\{([^}]*)\}", lambda match: str(_value(content, match[1])), key)
+
+
+def _value(content: Any, key: str) -> Any:
+    for name in key.split("."):
+        content = content.get(name) if isinstance(content, dict) else None
+    return content
+
+
+def _identity(file: Path) -> Identity:
+    found = file.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _digest(file: Path) -> bytes:
+    with file.open("rb", buffering=0) as stream:
+        return hashlib.file_digest(stream, "sha256").digest()

@@ -1,0 +1,157 @@
+"""Print a hash of what each stage computes on a slice of MNIST, to compare machines.
+
+    python -m tests.bits                                     # this processor
+    taskset --cpu-list 0 python -m tests.bits                # another number of cores
+    qemu-x86_64 -cpu Haswell .venv/bin/python -m tests.bits  # another one (Debian: qemu-user)
+    python -m tests.bits --record "AMD EPYC, Zen 3"          # add a row to the table of machines
+
+The stages write floating-point results, which must not depend on the machine. The hashes of the
+machine that wrote dvc.lock are in tests/benchmarks/results/bits.json.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+from stages.common import determinism
+
+RESULTS = Path(__file__).parent / "benchmarks/results/bits.json"
+PROJECT = Path(__file__).parent.parent
+STEPS = 4
+EVALUATED = 100  # images
+DRAWN = 2  # pictures of each variation
+
+
+def digest(*values: Any) -> str:
+    """Return a short hash of files, folders, pictures, arrays and other objects."""
+    import numpy as np
+    from PIL import Image
+
+    hashed = hashlib.sha256()
+    for value in values:
+        if isinstance(value, Path):
+            files = sorted(file for file in [value, *value.rglob("*")] if file.is_file())
+            for file in files:
+                hashed.update(file.read_bytes())
+        elif isinstance(value, np.ndarray | Image.Image):
+            hashed.update(value.tobytes())
+        else:
+            hashed.update(value if isinstance(value, bytes) else json.dumps(value).encode())
+    return hashed.hexdigest()[:16]
+
+
+def hashes() -> Iterator[tuple[str, str]]:
+    """Run each stage's computation on the slice; yield the name and the hash of each result."""
+    determinism.limit_instructions()
+    from stages.common import params
+
+    chosen = params.load(PROJECT / "params.yaml")
+    determinism.limit_threads(chosen.threads)
+    # Import only now: the libraries read the environment when Python imports them.
+    from tests.conftest import load_slice
+
+    images, labels = (part[:EVALUATED] for part in load_slice("testing"))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for kind in ("mlp", "cnn"):
+            network = yield from of_train(folder, chosen, kind)
+        yield from of_evaluate(folder, network, images, labels, chosen.data.classes)
+        yield from of_pictures(folder, images[:DRAWN], labels[:DRAWN])
+        yield from of_export(folder, network)
+
+
+def of_train(folder: Path, chosen: Any, kind: str) -> Generator[tuple[str, str], None, Any]:
+    """Train for some steps and calibrate; return the averaged network."""
+    import keras
+
+    from stages.common import network
+    from stages.train import train
+    from tests.conftest import load_slice
+
+    recipe = getattr(chosen.train, kind)
+    keras.utils.set_random_seed(chosen.train.seed)
+    model = network.build(chosen.network.model_copy(update={"kind": kind}))
+    images, labels = load_slice("training")
+    count = STEPS * recipe.batch_size
+    held_out = images[-EVALUATED:], labels[-EVALUATED:]
+    figures: list[dict[str, float]] = []
+    average = train(model, (images[:count], labels[:count]), held_out, recipe, 1, 1, figures.append)
+    yield f"train: {kind}, weights after {STEPS} steps", digest(*model.get_weights())
+    yield f"train: {kind}, averaged weights", digest(*average.get_weights())
+    yield f"train: {kind}, figures", digest(figures)
+    network.calibrate(average, *held_out)
+    (folder / kind).mkdir()
+    network.save(average, folder / kind)
+    yield f"train: {kind}, files of the calibrated network", digest(folder / kind)
+    return average
+
+
+def of_evaluate(
+    folder: Path, model: Any, images: Any, labels: Any, classes: list[str]
+) -> Iterator[tuple[str, str]]:
+    from stages import evaluate
+    from stages.common import image_corruptions, network
+
+    probabilities = network.probabilities(model, images)
+    yield "evaluate: probabilities", digest(probabilities)
+    figures = evaluate.evaluate(probabilities, labels, classes, [], {})
+    yield "evaluate: metrics", digest(figures)
+    picture = folder / "mistakes.png"
+    evaluate.gallery(images, labels, probabilities, classes).save(picture)
+    yield "evaluate: mistakes.png", digest(picture)
+    for name, corrupted in image_corruptions.corrupted(images).items():
+        yield f"evaluate: corruption {name}", digest(corrupted)
+
+
+def of_pictures(folder: Path, images: Any, labels: Any) -> Iterator[tuple[str, str]]:
+    from stages import pictures, png
+
+    png.render({"testing": (images, labels)}, folder / "png")
+    yield "png: the files", digest(folder / "png")
+    contents = {
+        name: pictures.files(images, variation)
+        for name, variation in {**pictures.TUNED, **pictures.HELD_OUT}.items()
+    }
+    files = [file for drawn in contents.values() for file in drawn]
+    yield "pictures: the files", digest(*files)
+    yield "pictures: the images", digest(*map(pictures.seen_of, files))
+    picture = folder / "examples.png"
+    pictures.examples({name: drawn[0] for name, drawn in contents.items()}).save(picture)
+    yield "pictures: examples.png", digest(picture)
+
+
+def of_export(folder: Path, model: Any) -> Iterator[tuple[str, str]]:
+    from stages import export
+
+    for name, write in (("model", export.export_artifact), ("graph", export.export_graph)):
+        (folder / name).mkdir()
+        write(model, folder / name)
+        yield f"export: {name}", digest(folder / name)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bits", description="Print a hash of what each stage computes."
+    )
+    parser.add_argument("--record", metavar="MACHINE", help="add this machine to the results")
+    name = parser.parse_args().record
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    reference, found = results.get("hashes", {}), {}
+    for what, found[what] in hashes():
+        note = "" if reference.get(what, found[what]) == found[what] else "  differs"
+        print(f"{what:50} {found[what]}{note}", flush=True)
+    if name:
+        differing = [what for what in found if found[what] != reference.get(what, found[what])]
+        machines = results.get("machines", {}) | {name: differing}
+        results = {"hashes": found | reference, "machines": machines}
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

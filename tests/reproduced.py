@@ -1,0 +1,64 @@
+"""Check that `make repro` made again what the commit contains.
+
+    python -m tests.reproduced
+
+On a machine of the class that wrote dvc.lock, no tracked file may have changed. A machine of
+another class makes another network; its metrics must be close to the committed ones.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from stages.common import determinism, paths
+
+# The largest differences of an accuracy from the committed one: about four standard deviations of
+# the results of different seeds, on the test split and on 1,000 pictures of one kind.
+TOLERANCES = {paths.EVALUATION / "metrics.json": 0.002, paths.PICTURES / "metrics.json": 0.03}
+
+
+def git(*arguments: str) -> str:
+    """Run git, and return its output."""
+    return subprocess.run(["git", *arguments], stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def accuracies(metrics: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the name and value of each accuracy in the content of a metrics.json."""
+    for key, value in metrics.items():
+        if isinstance(value, dict):
+            yield from accuracies(value, f"{name}{key}.")
+        elif key == "accuracy" or name.startswith(("plain", "tuned", "held_out")):
+            yield f"{name}{key}", value
+
+
+def main() -> None:
+    changed = git("diff", "--name-only", "HEAD").split("\n")[:-1]
+    if not changed:
+        print("`make repro` changed no tracked file")
+        return
+    file = paths.TRAINING / determinism.MACHINE
+    committed, this = git("show", f"HEAD:{file}").strip(), file.read_text().strip()
+    if this == committed:
+        sys.exit(
+            f"`make repro` changed {', '.join(changed)}, although this machine is of the class "
+            f"that wrote dvc.lock ({this})"
+        )
+    print(
+        f"this machine ({this}) is of another class than the one that wrote dvc.lock ({committed})"
+    )
+    for path, tolerance in TOLERANCES.items():
+        before = dict(accuracies(json.loads(git("show", f"HEAD:{path}"))))
+        after = dict(accuracies(json.loads(path.read_text())))
+        for name, value in before.items():
+            if abs(after[name] - value) > tolerance:
+                sys.exit(
+                    f"{path}: {name} is {after[name]}, more than {tolerance} from the committed "
+                    f"{value}"
+                )
+    print("its metrics are close to the committed ones")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Every result of the pipeline has the recorded bits, whatever the number of cores."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from stages.common import determinism
+from tests.bits import RESULTS
+from tests.conftest import ENVIRONMENT, PROJECT
+
+RECORDED = (PROJECT / "data/training/machine.txt").read_text().strip()
+
+
+@pytest.mark.skipif(
+    determinism.machine_class({"CPU"}) != RECORDED, reason=f"this machine is not {RECORDED}"
+)
+@pytest.mark.parametrize("cores", ["0", pytest.param("0-1023", marks=pytest.mark.slow)])
+def test_results_have_the_recorded_bits(cores):
+    command = ["taskset", "--cpu-list", cores, sys.executable, "-m", "tests.bits"]
+    output = subprocess.run(
+        command, cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True, check=True
+    ).stdout
+    found = {line[:50].strip(): line[50:].strip() for line in output.splitlines()}
+    for what, recorded in json.loads(RESULTS.read_text())["hashes"].items():
+        assert found[what] == recorded, what
