@@ -2,6 +2,7 @@
 
 python -m service            # a production server
 service.create_app()         # the application, for any other WSGI server
+service.load()               # the model, for any Python program
 """
 
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from flask import Flask
+
+    from service.loading import LoadedModel
 
 __version__ = "0.2.0"
 
@@ -41,3 +44,33 @@ def create_app(lock: str | Path = "dvc.lock", engine: str = "litert") -> "Flask"
         folder = Path(private) / pinned.version
         pin.copy(pinned, folder)
         return app.create(Model(folder, pinned.version, engine), Limits())
+
+
+def load(
+    source: str | Path = ".", rev: str | None = None, engine: str = "litert", threads: int = 1
+) -> "LoadedModel":
+    """Verify and load the artifact that a repository pins, for use in any Python program.
+
+    A checkout that contains its artifact needs neither DVC nor git. In all other cases, DVC fetches
+    the artifact into a temporary folder.
+
+    Args:
+        source: The URL or the path of a git repository, or the path of a checkout. The default is
+            the current directory.
+        rev: Any git revision, such as a commit or a tag of DVC's artifact registry
+            (`mnist@v1.0.0`). The default is the files of the checkout, or the default branch of a
+            repository.
+        engine: The inference library, `litert` or `tensorflow`.
+        threads: The number of threads that may recognize images at the same time; further threads
+            wait.
+
+    Returns:
+        The loaded model.
+
+    Raises:
+        service.recognition.pin.PinError: The repository or the revision cannot be read, it pins no
+            artifact, or the artifact cannot be fetched or differs from the pinned one.
+    """
+    from service import loading
+
+    return loading.load(source, rev, engine, threads)

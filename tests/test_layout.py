@@ -38,7 +38,9 @@ def is_in(module: str, *packages: str) -> bool:
         # Recognition is for anybody; it needs neither the web framework nor the rest.
         (["service.recognition"], ["service", "stages"], ["service.recognition"]),
         (["service.recognition"], ["flask", "werkzeug", "dvc", "keras"], []),
-        # `service` itself has nothing in it but its version and a function.
+        # A program that loads the model needs recognition alone.
+        (["service.loading"], ["service.", "stages", "flask"], ["service.recognition"]),
+        # `service` itself has nothing in it but its version and two functions.
         (["stages", "service.bulk"], ["service."], ["service.recognition", "service.bulk"]),
         (["service"], ["stages"], []),
         # Of the service, only the process on top may use Flask's part.
