@@ -124,7 +124,8 @@ def _fetch(source: str | Path, rev: str | None, folder: Path) -> Pin:
         source, rev = _clone(source, rev, folder / "clone"), None
     fetched = folder / "fetched"
     with closing(DVCFileSystem(str(source), rev=rev)) as files:
-        with _explained(f"{LOCK} of {place} cannot be read", "choose another one"):
+        remedy = "choose another revision or repository"
+        with _explained(f"{LOCK} of {place} cannot be read", remedy):
             files.get_file(LOCK, str(fetched / LOCK))
             with suppress(FileNotFoundError):
                 files.get_file(MANIFEST, str(fetched / MANIFEST))
@@ -132,14 +133,16 @@ def _fetch(source: str | Path, rev: str | None, folder: Path) -> Pin:
             pinned = _read(fetched)
         except PinError as error:
             raise PinError(str(error).replace(f"{fetched}/", f"{place}: ")) from error
-        remedy = f"run `dvc push {pin.ARTIFACT}` where it is in order"
-        with _explained(f"{pin.ARTIFACT} {pinned.version} of {place} cannot be fetched", remedy):
+        remedy = f"run `dvc push {pin.ARTIFACT}` in a checkout that has it"
+        with _explained(f"DVC cannot fetch {pin.ARTIFACT} {pinned.version} of {place}", remedy):
             files.get(pin.ARTIFACT, str(pinned.folder), recursive=True)
     try:
         pin.copy(pinned, folder / pinned.version)
     except PinError as error:
         reason, _, _ = str(error).replace(f"{fetched}/", f"{place}: ").partition(";")
-        raise PinError(f"{reason}; empty DVC's remote or cache, and {remedy}") from error
+        raise PinError(
+            f"{reason}; remove the damaged files from DVC's remote or cache, and {remedy}"
+        ) from error
     return pinned
 
 
@@ -173,10 +176,7 @@ def _clone(source: str | Path, rev: str | None, target: Path) -> Path:
 
 
 def _git(*command: str) -> None:
-    environment = {
-        **os.environ,
-        "GIT_TERMINAL_PROMPT": "0",
-    }  # fail instead of asking for a password
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}  # do not ask for a password
     subprocess.run(["git", *command], env=environment, check=True, capture_output=True, text=True)
 
 

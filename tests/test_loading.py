@@ -12,6 +12,8 @@ import yaml
 from PIL import Image, ImageOps
 
 import service
+from service import loading
+from service.recognition import pin
 from service.recognition.images import ImageError, NoInkError
 from service.recognition.pin import PinError
 from tests.conftest import ENVIRONMENT, PROJECT, Repository, in_process, pinned_version
@@ -127,8 +129,10 @@ def test_pictures_of_any_form_are_decoded_as_the_service_decodes_them(artifact, 
 
 
 @pytest.mark.parametrize("engine", ["litert", "tensorflow"])
-def test_no_images_have_no_labels(artifact, engine):
-    labels, probabilities = service.load(artifact.path, engine=engine).recognize_files([])
+def test_each_engine_recognizes_any_number_of_images(artifact, testing, engine):
+    model = service.load(artifact.path, engine=engine)
+    np.testing.assert_array_equal(model.recognize(testing[0])[0], artifact.predictions)
+    labels, probabilities = model.recognize_files([])
     assert labels.shape == (0,)
     assert labels.dtype == np.int64
     assert probabilities.shape == (0, 10)
@@ -229,6 +233,40 @@ def test_commits_and_branches_are_revisions(pushed, artifact):
         assert service.load(pushed.path, rev).version == artifact.version
 
 
+def test_the_manifest_is_fetched_with_the_lock(pushed, monkeypatch):
+    (pushed.path / "data/model.sha256").write_text("digests")
+    commit(pushed, "A manifest")
+    forget(pushed)
+    manifests = []
+
+    def read(checkout: Path) -> pin.Pin:
+        manifests.append((checkout / "data/model.sha256").read_text())
+        return pin.read(checkout / "dvc.lock")
+
+    monkeypatch.setattr(loading, "_read", read)
+    for source in (url(pushed), pushed.path):
+        service.load(source)
+    assert manifests == ["digests"] * 2
+
+
+def test_the_example_in_the_documentation_runs(pushed, artifact, png_files, tmp_path):
+    document = (PROJECT / "service/README.md").read_text()
+    [example] = re.findall(r"```python\n(from service import load\n.*?)```", document, re.S)
+    assert "https://host/mnist.git" in example
+    shutil.copy(png_files[0], tmp_path / "digit.png")
+    program = example.replace("https://host/mnist.git", url(pushed))
+    environment = ENVIRONMENT | {"PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == [artifact.version, str(artifact.predictions[0])]
+
+
 def test_loading_does_not_change_a_checkout(pushed):
     other = clone(pushed, "other")
     service.load(other)
@@ -255,7 +293,7 @@ def test_a_damaged_object_in_the_remote_is_refused(pushed, artifact, tmp_path, w
 
 def test_a_remote_without_the_artifact_is_an_error(pushed, artifact, tmp_path):
     shutil.rmtree(tmp_path / "storage")
-    expected = f"data/model {artifact.version} of {url(pushed)} at {TAG} cannot be fetched"
+    expected = f"DVC cannot fetch data/model {artifact.version} of {url(pushed)} at {TAG}"
     assert expected in refusal(url(pushed), TAG)
     assert "run `dvc push data/model`" in refusal(url(pushed))
 
