@@ -199,7 +199,7 @@ def main() -> None:
             f"the test accuracy of {accuracy} is below {key} ({chosen.min_accuracy}); "
             "the exported model is unchanged"
         )
-    model = network.load(paths.NETWORK)
+    model = network.fold(network.load(paths.NETWORK))
     with (
         atomic_directory(paths.MODEL) as artifact,
         atomic_directory(paths.GRAPH) as graph,

@@ -22,7 +22,7 @@ from stages.common import determinism
 
 RESULTS = Path(__file__).parent / "benchmarks/results/bits.json"
 PROJECT = Path(__file__).parent.parent
-STEPS = 4
+STEPS = 2
 EVALUATED = 100  # images
 DRAWN = 2  # pictures of each variation
 
@@ -127,7 +127,9 @@ def of_pictures(folder: Path, images: Any, labels: Any) -> Iterator[tuple[str, s
 
 def of_export(folder: Path, model: Any) -> Iterator[tuple[str, str]]:
     from stages import export
+    from stages.common import network
 
+    model = network.fold(model)
     for name, write in (("model", export.export_artifact), ("graph", export.export_graph)):
         (folder / name).mkdir()
         write(model, folder / name)

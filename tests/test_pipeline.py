@@ -181,6 +181,7 @@ def test_edit_during_a_stage_is_not_recorded(scratch):
         stderr=subprocess.STDOUT,
         text=True,
     ) as process:
+        assert process.stdout
         for line in process.stdout:
             if "epoch 1/1000" in line:
                 break

@@ -1,11 +1,11 @@
 """The same bytes on all machines of one class.
 
 A floating-point result depends on the order of the operations and on their precision. Libraries
-choose both by the processor: they use AVX-512 where there is AVX-512, and split sums into as many
-parts as there are cores. The pipeline makes them all choose the same.
+choose both by the processor: they use AVX-512 where there is AVX-512, and split sums by the number
+of cores and by the sizes of the caches. The pipeline makes them all choose the same.
 
-Processors of one class then write the same bytes. The class is the instruction set, the size of the
-L1 data cache (Eigen splits long sums of products by it), and the kind of device.
+Processors of one class then write the same bytes. The class is the instruction set and the kind of
+device.
 """
 
 import os
@@ -15,8 +15,10 @@ from pathlib import Path
 # Libraries read these variables when Python imports them. The values limit every processor to AVX2
 # and FMA. A user's own values must not change the outputs, so they are overwritten.
 ENVIRONMENT = {
-    "TF_ENABLE_ONEDNN_OPTS": "0",  # oneDNN's operations, by default only with AVX-512
-    "ONEDNN_MAX_CPU_ISA": "AVX2",  # oneDNN's products of matrices, which Eigen uses
+    # oneDNN adds up a convolution in one order. Eigen, the default without AVX-512, splits it by the
+    # sizes of the caches, and adds in another order at the edges.
+    "TF_ENABLE_ONEDNN_OPTS": "1",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
     "OPENCV_IPP": "disabled",  # Intel's library of image operations, which chooses by itself
     "OPENCV_LOG_LEVEL": "ERROR",  # OpenCV warns about the line above
@@ -26,7 +28,6 @@ ENVIRONMENT_AVX512 = {"OPENCV_CPU_DISABLE": "AVX512-SKX"}
 
 MACHINE = "machine.txt"  # the output of `train` that describes the class of its machine
 CPUINFO = Path("/proc/cpuinfo")
-L1_DATA_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index0/size")
 
 
 def limit_instructions() -> None:
@@ -56,13 +57,11 @@ def machine_class(devices: set[str]) -> str:
         devices: The kinds of TensorFlow's devices, such as `CPU` and `GPU`.
 
     Returns:
-        For example `x86_64, AVX2 and FMA, L1 data cache of 32K, CPU`.
+        For example `x86_64, AVX2 and FMA, CPU`.
     """
     parts = [platform.machine()]
     if {"avx2", "fma"} <= _processor_features():
         parts.append("AVX2 and FMA")
-    if L1_DATA_CACHE.exists():
-        parts.append(f"L1 data cache of {L1_DATA_CACHE.read_text().strip()}")
     return ", ".join([*parts, " and ".join(sorted(devices))])
 
 

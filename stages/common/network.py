@@ -41,11 +41,25 @@ class BatchNormalization(layers.BatchNormalization):
         return inputs * scale + (self.beta - mean * scale)
 
 
+@keras.saving.register_keras_serializable("mnist")
+class Dense(layers.Dense):
+    """Keras' layer, computed as a convolution of 1 x 1 pixels.
+
+    oneDNN splits a large product of matrices by the sizes of the processor's caches, and adds in
+    another order at the edges. It adds up a convolution in one order.
+    """
+
+    def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Apply the layer to each row of (N, inputs)."""
+        product = tf.nn.conv2d(inputs[:, None, None], self.kernel[None, None], 1, "VALID")
+        return self.activation(product[:, 0, 0] + self.bias)
+
+
 def build(network: params.Network) -> keras.Model:
     """Build the network that `network.kind` names, with weights from Keras' global seed."""
     body = cnn(network.cnn) if network.kind == "cnn" else mlp(network.mlp)
     return keras.Sequential(
-        [layers.Input((28, 28)), layers.Rescaling(1 / 255), *body, layers.Dense(10)],
+        [layers.Input((28, 28)), layers.Rescaling(1 / 255), *body, Dense(10)],
         name=network.kind,
     )
 
@@ -68,7 +82,7 @@ def mlp(mlp: params.Mlp) -> list[keras.Layer]:
 
     The initialization is from He et al., "Delving Deep into Rectifiers", 2015.
     """
-    hidden = [layers.Dense(units, "relu", kernel_initializer="he_normal") for units in mlp.hidden]
+    hidden = [Dense(units, "relu", kernel_initializer="he_normal") for units in mlp.hidden]
     return [layers.Flatten(), *hidden]
 
 
@@ -126,6 +140,33 @@ def calibrate(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> N
     best = TEMPERATURES[int(np.argmin(losses))]
     last = network.layers[-1]
     last.set_weights([weight / best for weight in last.get_weights()])
+
+
+def fold(network: keras.Model) -> keras.Model:
+    """Return an equal network without batch normalization.
+
+    After training, batch normalization multiplies and adds constants, which become part of the
+    weights of the convolution before it. LiteRT's converter would do the same, but with an
+    approximate reciprocal square root.
+
+    Args:
+        network: A network of this module. It does not change.
+    """
+    kept: list[keras.Layer] = []
+    weights: list[list[np.ndarray]] = []
+    for layer in network.layers:
+        if isinstance(layer, BatchNormalization):
+            gamma, beta, mean, variance = layer.get_weights()
+            scale = gamma / np.sqrt(variance + np.float32(layer.epsilon))
+            kept[-1] = layers.Conv2D.from_config(kept[-1].get_config() | {"use_bias": True})
+            weights[-1] = [weights[-1][0] * scale, beta - mean * scale]
+        else:
+            kept.append(type(layer).from_config(layer.get_config()))
+            weights.append(layer.get_weights())
+    folded = keras.Sequential([layers.Input((28, 28)), *kept], name=network.name)
+    for layer, values in zip(folded.layers, weights, strict=True):
+        layer.set_weights(values)
+    return folded
 
 
 def multiply_adds(network: keras.Model) -> int:

@@ -43,3 +43,14 @@ def test_multiply_adds_of_dense_layers(chosen):
     tiny = chosen.network.model_copy(update={"kind": "mlp"})
     tiny = tiny.model_copy(update={"mlp": params.Mlp(hidden=[3])})
     assert network.multiply_adds(network.build(tiny)) == 28 * 28 * 3 + 3 * 10
+
+
+@pytest.mark.parametrize("kind", ["cnn", "mlp"])
+def test_a_folded_network_is_equal_without_batch_normalization(chosen, testing, kind):
+    model = network.build(chosen.network.model_copy(update={"kind": kind}))
+    random = np.random.default_rng(1)
+    model.set_weights([random.uniform(-0.5, 1, value.shape) ** 2 for value in model.get_weights()])
+    folded = network.fold(model)
+    assert not any("normalization" in layer.name for layer in folded.layers)
+    images = testing[0][:20].astype(np.float32)
+    np.testing.assert_allclose(folded(images), model(images), rtol=1e-4)
