@@ -12,8 +12,8 @@ import os
 import platform
 from pathlib import Path
 
-# Libraries read these variables when Python imports them. The values limit every processor to AVX2
-# and FMA. A user's own values must not change the outputs, so they are overwritten.
+# Libraries read these variables when Python imports them. The values limit processors to AVX2 and
+# FMA. A user's own values must not change the outputs, so they are overwritten.
 ENVIRONMENT = {
     # oneDNN adds up a convolution in one order. Eigen, the default without AVX-512, splits it by the
     # sizes of the caches, and adds in another order at the edges.
