@@ -3,8 +3,8 @@
     python -m tests.artifact FOLDER
 
 The network is an mlp that trains for three epochs on the slice in tests/mnist. The program writes
-data/model, dvc.lock and predictions.npy, which contains the labels that Keras predicts for the test
-images, int64 (500,).
+data/model, data/model.sha256, dvc.lock and predictions.npy, which contains the labels that Keras
+predicts for the test images, int64 (500,).
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def main() -> None:
     artifact.mkdir(parents=True)
     trained = train()
     export.export_artifact(trained, artifact)
-    (folder / "dvc.lock").write_text(yaml.safe_dump(lock(artifact)))
+    pin_artifact(folder)
     images, _ = load_slice("testing")
     np.save(folder / "predictions.npy", network.probabilities(trained, images).argmax(1))
 
@@ -46,15 +46,22 @@ def train() -> keras.Model:
     return model
 
 
-def lock(artifact: Path) -> dict[str, object]:
-    """Return the part of dvc.lock that pins the artifact."""
+def pin_artifact(folder: Path) -> None:
+    """Write the manifest of the artifact, and the part of dvc.lock that pins both."""
+    artifact = folder / pin.ARTIFACT
     files = {
         file.relative_to(artifact).as_posix(): hashlib.md5(file.read_bytes()).hexdigest()
         for file in artifact.rglob("*")
         if file.is_file()
     }
-    output = {"path": pin.ARTIFACT, "hash": "md5", "md5": f"{pin.directory_hash(files)}.dir"}
-    return {"schema": "2.0", "stages": {"export": {"outs": [output]}}}
+    listed = export.list_files(artifact)
+    (folder / pin.MANIFEST).write_bytes(listed)
+    outputs = [
+        {"path": pin.ARTIFACT, "hash": "md5", "md5": f"{pin.directory_hash(files)}.dir"},
+        {"path": pin.MANIFEST, "hash": "md5", "md5": hashlib.md5(listed).hexdigest()},
+    ]
+    lock = {"schema": "2.0", "stages": {"export": {"outs": outputs}}}
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
 
 
 if __name__ == "__main__":

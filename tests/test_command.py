@@ -14,6 +14,7 @@ from service.supervisor import STOP_TIMEOUT
 from tests.conftest import ENVIRONMENT, PROJECT, running_server, start
 
 ARTIFACT = "data/model"
+MANIFEST = "data/model.sha256"
 
 
 @pytest.fixture
@@ -21,6 +22,7 @@ def folder(repository, tmp_path):
     """A folder with the program, the lock file and the artifact, which a service needs."""
     shutil.copytree(repository.path / "service", tmp_path / "service")
     shutil.copytree(repository.path / ARTIFACT, tmp_path / ARTIFACT)
+    shutil.copy(repository.path / MANIFEST, tmp_path / MANIFEST)
     shutil.copy(repository.path / "dvc.lock", tmp_path)
     return tmp_path
 

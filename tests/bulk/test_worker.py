@@ -16,19 +16,19 @@ def position():
     return multiprocessing.RawValue("q", pool.NO_PICTURE)
 
 
-def test_a_worker_refuses_another_artifact(version, position):
+def test_a_worker_refuses_another_artifact(version, sha256, position):
     with pytest.raises(pin.PinError):
-        worker.Worker(Job("/out", [], 1, None, version), {"saved_model.pb": b"x"}, position)
+        worker.Worker(Job("/out", [], 1, None, version, sha256), {"saved_model.pb": b"x"}, position)
 
 
 def test_a_file_with_any_name_becomes_a_row(
-    files_of_artifact, version, png_files, position, tmp_path
+    files_of_artifact, version, sha256, png_files, position, tmp_path
 ):
     folder = tmp_path / "in"
     folder.mkdir()
     name = os.fsencode(folder) + b"/\xff\n%20.png"
     Path(os.fsdecode(name)).hardlink_to(png_files[0])
-    started = Job(str(tmp_path / "out"), [str(folder)], 1, None, version)
+    started = Job(str(tmp_path / "out"), [str(folder)], 1, None, version, sha256)
     started.start()
     (task,) = started.tasks()
     worker.Worker(started, files_of_artifact, position).make(task, {})

@@ -13,6 +13,7 @@ def pinned(repository, tmp_path):
     """Return the pin of a copy of the lock and the artifact."""
     shutil.copy(repository.path / "dvc.lock", tmp_path)
     shutil.copytree(repository.path / "data/model", tmp_path / "data/model")
+    shutil.copy(repository.path / "data/model.sha256", tmp_path / "data")
     return pin.read(tmp_path / "dvc.lock")
 
 
