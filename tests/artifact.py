@@ -7,19 +7,17 @@ data/model, data/model.sha256, dvc.lock and predictions.npy, which contains the 
 predicts for the test images, int64 (500,).
 """
 
-import hashlib
 import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
-import yaml
 
 from service.recognition import pin
 from stages import export
 from stages.common import network, params
-from tests.conftest import load_slice
+from tests.conftest import load_slice, pin_artifact
 
 EPOCHS, BATCH = 3, 20
 
@@ -44,24 +42,6 @@ def train() -> keras.Model:
     model.compile("adam", loss)
     model.fit(*load_slice("training"), epochs=EPOCHS, batch_size=BATCH, verbose=0)
     return model
-
-
-def pin_artifact(folder: Path) -> None:
-    """Write the manifest of the artifact, and the part of dvc.lock that pins both."""
-    artifact = folder / pin.ARTIFACT
-    files = {
-        file.relative_to(artifact).as_posix(): hashlib.md5(file.read_bytes()).hexdigest()
-        for file in artifact.rglob("*")
-        if file.is_file()
-    }
-    listed = export.list_files(artifact)
-    (folder / pin.MANIFEST).write_bytes(listed)
-    outputs = [
-        {"path": pin.ARTIFACT, "hash": "md5", "md5": f"{pin.directory_hash(files)}.dir"},
-        {"path": pin.MANIFEST, "hash": "md5", "md5": hashlib.md5(listed).hexdigest()},
-    ]
-    lock = {"schema": "2.0", "stages": {"export": {"outs": outputs}}}
-    (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
 
 
 if __name__ == "__main__":

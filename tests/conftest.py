@@ -293,6 +293,41 @@ def manifest_sha256(folder: Path) -> str:
     return hashlib.sha256((folder / "data/model.sha256").read_bytes()).hexdigest()
 
 
+def pin_artifact(folder: Path) -> None:
+    """Write the manifest of an artifact, and a dvc.lock that pins both, without the other code."""
+    artifact = folder / "data/model"
+    contents = {
+        file.relative_to(artifact).as_posix(): file.read_bytes()
+        for file in artifact.rglob("*")
+        if file.is_file()
+    }
+    lines = [
+        f"{hashlib.sha256(content).hexdigest()}  data/model/{name}\n"
+        for name, content in sorted(contents.items())
+    ]
+    (folder / "data/model.sha256").write_text("".join(lines))
+    md5s = {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
+    pin_outputs(
+        folder,
+        {
+            "data/model": f"{pin.directory_hash(md5s)}.dir",
+            "data/model.sha256": hashlib.md5("".join(lines).encode()).hexdigest(),
+        },
+    )
+
+
+def pin_outputs(folder: Path, md5s: dict[str, str]) -> None:
+    """Write a dvc.lock that pins outputs by their MD5."""
+    outputs = [{"path": path, "hash": "md5", "md5": md5} for path, md5 in md5s.items()]
+    lock = {"schema": "2.0", "stages": {"export": {"outs": outputs}}}
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+
+
+def pin_by_md5_only(folder: Path) -> None:
+    """Remove the manifest from dvc.lock."""
+    pin_outputs(folder, {"data/model": f"{pinned_version(folder)}.dir"})
+
+
 @pytest.fixture(scope="session")
 def png_files(testing: idx.Split, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The PNG files of the test images of the slice, as the pipeline renders them, in order."""

@@ -220,6 +220,13 @@ def test_the_hashes_of_the_model_are_truncated_and_their_titles_are_complete(pag
         assert shown.evaluate("element => element.scrollWidth > element.clientWidth")
 
 
+def test_a_page_of_a_model_without_a_manifest_says_that_no_sha256_is_pinned(blank, server, version):
+    answer = {"status": "ok", "version": version, "sha256": ""}
+    blank.route("**/healthz", lambda route: route.fulfill(json=answer))
+    blank.goto(server.url)
+    expect(blank.locator("#model")).to_have_text(f"Model {version}, SHA-256 not pinned")
+
+
 def test_a_blank_pad_sends_no_request(page):
     urls = []
     page.on("request", lambda request: urls.append(request.url))

@@ -1,3 +1,4 @@
+import hashlib
 import multiprocessing
 import os
 from pathlib import Path
@@ -7,7 +8,8 @@ import pytest
 from service.bulk import job, pool, worker
 from service.bulk.inputs import Part
 from service.bulk.job import Job
-from service.recognition import engines, pin
+from service.recognition import engines, manifest, pin
+from tests import collision
 from tests.bulk.conftest import rows_of
 
 
@@ -19,6 +21,16 @@ def position():
 def test_a_worker_refuses_another_artifact(version, sha256, position):
     with pytest.raises(pin.PinError):
         worker.Worker(Job("/out", [], 1, None, version, sha256), {"saved_model.pb": b"x"}, position)
+
+
+def test_a_worker_refuses_an_artifact_with_the_same_md5(version, sha256, position):
+    files = {"collision": collision.ONE}
+    md5s = {"collision": hashlib.md5(collision.OTHER).hexdigest()}
+    sha256s = {"collision": hashlib.sha256(collision.OTHER).hexdigest()}
+    listed = hashlib.sha256(manifest.render(sha256s, "data/model")).hexdigest()
+    job = Job("/out", [], 1, None, pin.directory_hash(md5s), listed)
+    with pytest.raises(pin.PinError, match="the received files are not the artifact"):
+        worker.Worker(job, files, position)
 
 
 def test_a_file_with_any_name_becomes_a_row(
