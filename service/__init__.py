@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 
-def create_app(lock: str | Path = "dvc.lock", engine: str = "litert") -> "Flask":
+def create_app(
+    lock: str | Path = "dvc.lock", engine: str = "litert", allow_md5_only: bool = False
+) -> "Flask":
     """Verify and load the pinned artifact, and return the WSGI application that serves it.
 
     TensorFlow does not survive a fork, so call this function in the worker process.
@@ -25,6 +27,7 @@ def create_app(lock: str | Path = "dvc.lock", engine: str = "litert") -> "Flask"
     Args:
         lock: The path of the lock file. The artifact is `data/model` in the same folder.
         engine: The inference library, `litert` or `tensorflow`.
+        allow_md5_only: Whether to accept a lock file that pins no SHA-256 (see `pin.read`).
 
     Returns:
         The Flask application.
@@ -39,15 +42,19 @@ def create_app(lock: str | Path = "dvc.lock", engine: str = "litert") -> "Flask"
     from service.recognition import pin
     from service.served_model import Model
 
-    pinned = pin.read(Path(lock))
+    pinned = pin.read(Path(lock), allow_md5_only)
     with TemporaryDirectory(prefix="mnist-model-") as private:
         folder = Path(private) / pinned.version
         pin.copy(pinned, folder)
-        return app.create(Model(folder, pinned.version, engine), Limits())
+        return app.create(Model(folder, pinned.version, pinned.sha256, engine), Limits())
 
 
 def load(
-    source: str | Path = ".", rev: str | None = None, engine: str = "litert", threads: int = 1
+    source: str | Path = ".",
+    rev: str | None = None,
+    engine: str = "litert",
+    threads: int = 1,
+    allow_md5_only: bool = False,
 ) -> "LoadedModel":
     """Verify and load the artifact that a repository pins, for use in any Python program.
 
@@ -63,6 +70,7 @@ def load(
         engine: The inference library, `litert` or `tensorflow`.
         threads: The number of threads that may recognize images at the same time; further threads
             wait.
+        allow_md5_only: Whether to accept a revision that pins the artifact by MD5 only.
 
     Returns:
         The loaded model.
@@ -73,4 +81,4 @@ def load(
     """
     from service import loading
 
-    return loading.load(source, rev, engine, threads)
+    return loading.load(source, rev, engine, threads, allow_md5_only)

@@ -51,7 +51,7 @@ def _options() -> argparse.Namespace:
         prog="python -m service",
         description="Serve handwritten-digit recognition from exactly the artifact that dvc.lock "
         "pins. The service verifies the artifact before it loads it. If the files differ from the "
-        "pinned hash, the service prints both hashes and exits with status 1.",
+        "pinned hashes, the service reports the difference and exits with status 1.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
@@ -121,6 +121,12 @@ def _options() -> argparse.Namespace:
         default=Path("dvc.lock"),
         help="lock file; the artifact is data/model in the same folder",
     )
+    parser.add_argument(
+        "--allow-md5-only",
+        action="store_true",
+        help="accept a lock file that pins the artifact by MD5 only, without data/model.sha256; an "
+        "attacker can make two artifacts with one MD5",
+    )
     return parser.parse_args()
 
 
@@ -169,9 +175,11 @@ def _serve(
     artifacts, metrics_folder = private / ARTIFACTS, private / "metrics"
     artifacts.mkdir()
     metrics_folder.mkdir()
-    watcher = Watcher(options.lock, options.engine, artifacts, options.watch)
+    watcher = Watcher(
+        options.lock, options.engine, artifacts, options.watch, options.allow_md5_only
+    )
     print(
-        f"Serving {pin.ARTIFACT} {watcher.served.version} at http://{options.host}:{options.port} "
+        f"Serving {pin.ARTIFACT} {watcher.served} at http://{options.host}:{options.port} "
         f"({options.workers} workers, {options.engine})",
         flush=True,
     )
@@ -241,7 +249,7 @@ def _work(
 
     artifacts = private / ARTIFACTS
     now = reload.available(reload.published(artifacts))
-    model = Model(Path(now.folder), now.version, options.engine)
+    model = Model(Path(now.folder), now.version, now.sha256, options.engine)
     server = Server(model, artifacts, limits, token, options.log_format)
     cv2.setNumThreads(1)
     # `recognition.images` suppresses warnings with `catch_warnings`, which is not thread-safe, so

@@ -21,7 +21,6 @@ from service.recognition.pin import Pin, PinError
 from service.recognition.preprocessing import SIDE
 
 LOCK = "dvc.lock"
-MANIFEST = "data/model.sha256"  # git tracks this file; older revisions do not have it
 
 
 @dataclass(frozen=True)
@@ -73,17 +72,19 @@ class LoadedModel:
         return self.recognize(np.array(images, np.uint8).reshape(-1, SIDE, SIDE))
 
 
-def load(source: str | Path, rev: str | None, engine: str, threads: int) -> LoadedModel:
+def load(
+    source: str | Path, rev: str | None, engine: str, threads: int, allow_md5_only: bool
+) -> LoadedModel:
     """Verify and load an artifact; see `service.load`."""
     with TemporaryDirectory(prefix="mnist-model-") as private:
         folder = Path(private)
         if rev is None and Path(source, pin.ARTIFACT).exists():
-            pinned = _read(Path(source))
+            pinned = pin.read(Path(source, LOCK), allow_md5_only)
             pin.copy(pinned, folder / pinned.version)
         else:
-            pinned = _fetch(source, rev, folder)
+            pinned = _fetch(source, rev, folder, allow_md5_only)
         recognizer = engines.load(folder / pinned.version, engine, threads)
-    return LoadedModel(pinned.version, getattr(pinned, "sha256", ""), recognizer)
+    return LoadedModel(pinned.version, pinned.sha256, recognizer)
 
 
 def _decode(path: Path) -> np.ndarray:
@@ -93,17 +94,14 @@ def _decode(path: Path) -> np.ndarray:
         raise type(error)(f"{path}: {error}") from error
 
 
-def _read(checkout: Path) -> Pin:
-    return pin.read(checkout / LOCK)
-
-
-def _fetch(source: str | Path, rev: str | None, folder: Path) -> Pin:
+def _fetch(source: str | Path, rev: str | None, folder: Path, allow_md5_only: bool) -> Pin:
     """Fetch an artifact with DVC, and verify it.
 
     Args:
         source: The URL or the path of a repository, or the path of a checkout.
         rev: A git revision. If it is None, the default branch, or the files of the checkout.
         folder: A private folder. The artifact's version becomes the name of its directory in it.
+        allow_md5_only: Whether to accept a revision that pins the artifact by MD5 only.
 
     Returns:
         The artifact's entry in `dvc.lock` at that revision.
@@ -128,9 +126,9 @@ def _fetch(source: str | Path, rev: str | None, folder: Path) -> Pin:
         with _explained(f"{LOCK} of {place} cannot be read", remedy):
             files.get_file(LOCK, str(fetched / LOCK))
             with suppress(FileNotFoundError):
-                files.get_file(MANIFEST, str(fetched / MANIFEST))
+                files.get_file(pin.MANIFEST, str(fetched / pin.MANIFEST))
         try:
-            pinned = _read(fetched)
+            pinned = pin.read(fetched / LOCK, allow_md5_only)
         except PinError as error:
             raise PinError(str(error).replace(f"{fetched}/", f"{place}: ")) from error
         remedy = f"run `dvc push {pin.ARTIFACT}` in a checkout that has it"

@@ -67,8 +67,9 @@ class Metrics:
         )
         self.model = Gauge(
             "mnist_model_info",
-            "1 for the artifact in service, 0 for an earlier artifact.",
-            ["version"],
+            "1 for the artifact in service, 0 for an earlier artifact. The label sha256 is empty "
+            "if the artifact is pinned by MD5 only.",
+            ["version", "sha256"],
             multiprocess_mode="livemax",
         )
         self.refused = Gauge(

@@ -9,7 +9,7 @@ import json
 import logging
 import shutil
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event, Thread
 
@@ -32,6 +32,10 @@ class ModelStatus:
     status: str  # LOADING, AVAILABLE or END
     error: str = ""  # the reason, if the service refused the artifact
     folder: str = ""  # the verified copy, while the artifact is AVAILABLE
+    sha256: str = ""  # the SHA-256 of its manifest; empty if it is pinned by MD5 only
+
+    def __str__(self) -> str:
+        return pin.describe(self.version, self.sha256)
 
 
 def publish(private: Path, statuses: list[ModelStatus]) -> None:
@@ -59,7 +63,9 @@ def available(statuses: list[ModelStatus]) -> ModelStatus:
 class Watcher(Thread):
     """A thread that checks which artifact dvc.lock pins, every second or on request."""
 
-    def __init__(self, lock: Path, engine: str, private: Path, always: bool) -> None:
+    def __init__(
+        self, lock: Path, engine: str, private: Path, always: bool, allow_md5_only: bool
+    ) -> None:
         """Verify and publish the artifact that the lock file pins now.
 
         Args:
@@ -67,6 +73,7 @@ class Watcher(Thread):
             engine: The inference library, `litert` or `tensorflow`.
             private: A folder that only this service can write to.
             always: Whether to check every second. Otherwise only `wake` starts a check.
+            allow_md5_only: Whether to accept a lock file that pins no manifest.
 
         Raises:
             PinError: The lock file pins no artifact, or the files on disk differ from it.
@@ -76,9 +83,10 @@ class Watcher(Thread):
         self._engine = engine
         self._private = private
         self._always = always
+        self._allow_md5_only = allow_md5_only
         self._woken = Event()
         self._checked = _snapshot(lock)
-        self.served = self._verify(pin.read(lock))
+        self.served = self._verify(self._read())
         publish(private, [self.served])
 
     def wake(self) -> None:
@@ -103,9 +111,9 @@ class Watcher(Thread):
     def _update(self, woken: bool) -> None:
         version = ""
         try:
-            pinned = pin.read(self._lock)
+            pinned = self._read()
             version = pinned.version
-            if version == self.served.version:
+            if (version, pinned.sha256) == (self.served.version, self.served.sha256):
                 publish(self._private, [self.served])
                 if woken:
                     as_before = f"as before: {self._lock} pins no other"
@@ -120,17 +128,22 @@ class Watcher(Thread):
             return
         old, self.served = self.served, new
         for folder in self._private.iterdir():
-            if folder.is_dir() and folder.name not in (old.version, new.version):
+            if folder.is_dir() and str(folder) not in (old.folder, new.folder):
                 shutil.rmtree(folder)
-        publish(self._private, [new, ModelStatus(old.version, "END")])
-        print(f"Serving {pin.ARTIFACT} {version} from now on, instead of {old.version}", flush=True)
+        # The artifact in service comes last: if two have one MD5, TensorFlow Serving's interface
+        # shows the last.
+        publish(self._private, [replace(old, status="END", folder=""), new])
+        print(f"Serving {pin.ARTIFACT} {new} from now on, instead of {old.version}", flush=True)
+
+    def _read(self) -> Pin:
+        return pin.read(self._lock, self._allow_md5_only)
 
     def _verify(self, pinned: Pin) -> ModelStatus:
         """Copy the artifact to the private folder, and verify the copy."""
-        folder = self._private / pinned.version
+        folder = self._private / f"{pinned.version}{pinned.sha256}"
         shutil.rmtree(folder, ignore_errors=True)  # an earlier attempt may have left it
         pin.copy(pinned, folder)
-        return ModelStatus(pinned.version, "AVAILABLE", folder=str(folder))
+        return ModelStatus(pinned.version, "AVAILABLE", folder=str(folder), sha256=pinned.sha256)
 
     def _try(self, artifact: ModelStatus) -> None:
         trial = supervisor.start(engines.load, Path(artifact.folder), self._engine)
@@ -145,12 +158,13 @@ class Watcher(Thread):
 
 
 def _snapshot(lock: Path) -> list[tuple[str, int, int, int]]:
-    """Return the inode, size and modification time of the lock file and each artifact file.
+    """Return the inode, size and modification time of the lock file, manifest and artifact files.
 
     An edit that restores all three escapes the snapshot.
     """
     snapshot = []
-    for file in (lock, *sorted((lock.parent / pin.ARTIFACT).rglob("*"))):
+    artifact = (lock.parent / pin.ARTIFACT).rglob("*")
+    for file in (lock, lock.parent / pin.MANIFEST, *sorted(artifact)):
         try:
             stat = file.stat()
         except OSError:  # the file has disappeared in the meantime

@@ -30,24 +30,26 @@ class Artifact(NamedTuple):
     """A loaded artifact."""
 
     version: str
+    sha256: str  # the SHA-256 of its manifest; empty if it is pinned by MD5 only
     recognizer: Recognizer
 
 
 class Model:
     """The artifact that this worker serves now."""
 
-    def __init__(self, folder: Path, version: str, engine: str) -> None:
+    def __init__(self, folder: Path, version: str, sha256: str, engine: str) -> None:
         """Load the first artifact.
 
         Args:
             folder: The folder of the SavedModel.
             version: The version, as `dvc.lock` pins it.
+            sha256: The SHA-256 of the artifact's manifest, or an empty string.
             engine: The inference library, `litert` or `tensorflow`.
         """
         self._engine = engine
-        self._artifact = Artifact(version, engines.load(folder, engine, THREADS))
-        self.statuses = [ModelStatus(version, "AVAILABLE")]
-        metrics.current().model.labels(version).set(1)
+        self._artifact = Artifact(version, sha256, engines.load(folder, engine, THREADS))
+        self.statuses = [ModelStatus(version, "AVAILABLE", sha256=sha256)]
+        metrics.current().model.labels(version, sha256).set(1)
 
     @property
     def version(self) -> str:
@@ -86,15 +88,16 @@ class Model:
 
     async def _catch_up(self, statuses: list[ModelStatus]) -> None:
         wanted = reload.available(statuses)
-        if wanted.version != self.version:
+        version, sha256, _ = self._artifact
+        if (wanted.version, wanted.sha256) != (version, sha256):
             self.statuses = [
                 replace(wanted, status="LOADING"),
-                ModelStatus(self.version, "AVAILABLE"),
+                ModelStatus(version, "AVAILABLE", sha256=sha256),
             ]
             load = partial(engines.load, Path(wanted.folder), self._engine, THREADS)
             loaded = await asyncio.get_running_loop().run_in_executor(None, load)
-            metrics.current().model.labels(self.version).set(0)
-            metrics.current().model.labels(wanted.version).set(1)
-            self._artifact = Artifact(wanted.version, loaded)
+            metrics.current().model.labels(version, sha256).set(0)
+            metrics.current().model.labels(wanted.version, wanted.sha256).set(1)
+            self._artifact = Artifact(wanted.version, wanted.sha256, loaded)
         self.statuses = statuses
         metrics.current().refused.set(any(status.error for status in statuses))

@@ -2,12 +2,14 @@
 
     dvc repro export
     saved_model_cli show --dir data/model --all
+    sha256sum --check data/model.sha256
 
 The stage reads `data/network/`, `data/evaluation/`, `data/png/` and `export` in params.yaml. It
 writes:
 
 - `data/model/`, the artifact: a SavedModel with the signatures `serving_default` (images) and
   `recognize_png` (PNG files). It also contains the same network for LiteRT.
+- `data/model.sha256`, its manifest: the SHA-256 of each file of the artifact.
 - `data/mnistmodel/`: a frozen graph in a SavedModel for the TensorFlow C API.
 - `data/model_card.md`: the intended use, the metrics and the limits of the model.
 
@@ -17,6 +19,7 @@ predictions of `evaluate`.
 """
 
 import csv
+import hashlib
 import json
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -29,7 +32,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from service.recognition import engines, images
+from service.recognition import engines, images, manifest
 from stages import evaluate
 from stages.common import network, params, paths
 from stages.common.model_card import model_card
@@ -134,6 +137,16 @@ def export_graph(model: keras.Model, folder: Path) -> None:
     (folder / "saved_model.pb").write_bytes(saved.SerializeToString(deterministic=True))
 
 
+def list_files(artifact: Path) -> bytes:
+    """Return the content of the artifact's manifest, with the SHA-256 of each file."""
+    files = {
+        file.relative_to(artifact).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in artifact.rglob("*")
+        if file.is_file()
+    }
+    return manifest.render(files, paths.MODEL.as_posix())
+
+
 def check(artifact: Path, graph: Path, png: Path, predictions: Path) -> int:
     """Recognize every PNG file of the test split with each export, and compare the results.
 
@@ -216,5 +229,8 @@ def main() -> None:
             raise StageError(f"TensorFlow: {error.message.rpartition('}} ')[2]}") from error
         except BrokenProcessPool as error:
             raise StageError("the process that checks the export was killed") from error
-    write_atomically(paths.MODEL_CARD, model_card(chosen, metrics).encode())
+    listed = list_files(paths.MODEL)
+    write_atomically(paths.MANIFEST, listed)
+    sha256 = hashlib.sha256(listed).hexdigest()
+    write_atomically(paths.MODEL_CARD, model_card(chosen, metrics, sha256).encode())
     print(f"exported; the labels of {count:,} PNG files match the predictions of evaluate")

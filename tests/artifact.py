@@ -3,23 +3,21 @@
     python -m tests.artifact FOLDER
 
 The network is an mlp that trains for three epochs on the slice in tests/mnist. The program writes
-data/model, dvc.lock and predictions.npy, which contains the labels that Keras predicts for the test
-images, int64 (500,).
+data/model, data/model.sha256, dvc.lock and predictions.npy, which contains the labels that Keras
+predicts for the test images, int64 (500,).
 """
 
-import hashlib
 import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
-import yaml
 
 from service.recognition import pin
 from stages import export
 from stages.common import network, params
-from tests.conftest import load_slice
+from tests.conftest import load_slice, pin_artifact
 
 EPOCHS, BATCH = 3, 20
 
@@ -30,7 +28,7 @@ def main() -> None:
     artifact.mkdir(parents=True)
     trained = train()
     export.export_artifact(trained, artifact)
-    (folder / "dvc.lock").write_text(yaml.safe_dump(lock(artifact)))
+    pin_artifact(folder)
     images, _ = load_slice("testing")
     np.save(folder / "predictions.npy", network.probabilities(trained, images).argmax(1))
 
@@ -44,17 +42,6 @@ def train() -> keras.Model:
     model.compile("adam", loss)
     model.fit(*load_slice("training"), epochs=EPOCHS, batch_size=BATCH, verbose=0)
     return model
-
-
-def lock(artifact: Path) -> dict[str, object]:
-    """Return the part of dvc.lock that pins the artifact."""
-    files = {
-        file.relative_to(artifact).as_posix(): hashlib.md5(file.read_bytes()).hexdigest()
-        for file in artifact.rglob("*")
-        if file.is_file()
-    }
-    output = {"path": pin.ARTIFACT, "hash": "md5", "md5": f"{pin.directory_hash(files)}.dir"}
-    return {"schema": "2.0", "stages": {"export": {"outs": [output]}}}
 
 
 if __name__ == "__main__":

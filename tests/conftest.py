@@ -283,6 +283,52 @@ def pinned_version(folder: Path) -> str:
 
 
 @pytest.fixture(scope="session")
+def sha256(repository: Repository) -> str:
+    """The SHA-256 of the manifest of `repository`."""
+    return manifest_sha256(repository.path)
+
+
+def manifest_sha256(folder: Path) -> str:
+    """Return the SHA-256 of the artifact's manifest, without the service's code."""
+    return hashlib.sha256((folder / "data/model.sha256").read_bytes()).hexdigest()
+
+
+def pin_artifact(folder: Path) -> None:
+    """Write the manifest of an artifact, and a dvc.lock that pins both, without the other code."""
+    artifact = folder / "data/model"
+    contents = {
+        file.relative_to(artifact).as_posix(): file.read_bytes()
+        for file in artifact.rglob("*")
+        if file.is_file()
+    }
+    lines = [
+        f"{hashlib.sha256(content).hexdigest()}  data/model/{name}\n"
+        for name, content in sorted(contents.items())
+    ]
+    (folder / "data/model.sha256").write_text("".join(lines))
+    md5s = {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
+    pin_outputs(
+        folder,
+        {
+            "data/model": f"{pin.directory_hash(md5s)}.dir",
+            "data/model.sha256": hashlib.md5("".join(lines).encode()).hexdigest(),
+        },
+    )
+
+
+def pin_outputs(folder: Path, md5s: dict[str, str]) -> None:
+    """Write a dvc.lock that pins outputs by their MD5."""
+    outputs = [{"path": path, "hash": "md5", "md5": md5} for path, md5 in md5s.items()]
+    lock = {"schema": "2.0", "stages": {"export": {"outs": outputs}}}
+    (folder / "dvc.lock").write_text(yaml.safe_dump(lock))
+
+
+def pin_by_md5_only(folder: Path) -> None:
+    """Remove the manifest from dvc.lock."""
+    pin_outputs(folder, {"data/model": f"{pinned_version(folder)}.dir"})
+
+
+@pytest.fixture(scope="session")
 def png_files(testing: idx.Split, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The PNG files of the test images of the slice, as the pipeline renders them, in order."""
     folder = tmp_path_factory.mktemp("png")
@@ -385,10 +431,11 @@ def server(repository: Repository) -> Iterator[Server]:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A folder with dvc.lock and data/model that `tests.artifact` has made."""
+    """A folder with dvc.lock, data/model and its manifest that `tests.artifact` has made."""
 
     path: Path
     version: str
+    sha256: str  # the SHA-256 of the manifest
     predictions: np.ndarray  # Keras's labels for the test images of the slice, int64 (500,)
 
 
@@ -404,7 +451,8 @@ def artifact(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFacto
     kept = keep(pytestconfig.cache.mkdir("artifact"), inputs, make)
     path = tmp_path_factory.mktemp("artifact")
     shutil.copytree(kept, path, dirs_exist_ok=True)
-    return Artifact(path, pinned_version(path), np.load(path / "predictions.npy"))
+    predictions = np.load(path / "predictions.npy")
+    return Artifact(path, pinned_version(path), manifest_sha256(path), predictions)
 
 
 @dataclass(frozen=True)
@@ -457,7 +505,7 @@ def in_process(artifact: Artifact, **options: Any) -> Client:
         artifact: The artifact.
         options: Options of `app.create`.
     """
-    model = Model(artifact.path / pin.ARTIFACT, artifact.version, "litert")
+    model = Model(artifact.path / pin.ARTIFACT, artifact.version, artifact.sha256, "litert")
     application = app.create(model, **{"limits": Limits()} | options)
     return Client("http://localhost", InProcess(application))
 

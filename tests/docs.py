@@ -10,6 +10,7 @@ With the option `--check`, it changes nothing and fails if a document is stale.
 
 import argparse
 import csv
+import hashlib
 import importlib
 import json
 import re
@@ -25,6 +26,7 @@ import yaml
 from cogapp import Cog
 from prometheus_client.metrics import MetricWrapperBase
 
+from stages.common import paths
 from tests.benchmarks import tables
 
 PROJECT = Path(__file__).parent.parent
@@ -199,9 +201,15 @@ def version() -> str:
     return pinned.removesuffix(".dir")
 
 
+def sha256() -> str:
+    """The SHA-256 of the manifest of the artifact."""
+    return hashlib.sha256((PROJECT / paths.MANIFEST).read_bytes()).hexdigest()
+
+
 def console(text: str) -> None:
-    """A console session; {version} in it stands for the pinned hash."""
-    _block("console", text.strip().replace("{version}", version()))
+    """A console session; {version} and {sha256} in it stand for the hashes of the artifact."""
+    text = text.strip().replace("{version}", version()).replace("{sha256}", sha256())
+    _block("console", text)
 
 
 def options(module: str, **defaults: str) -> None:

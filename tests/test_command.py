@@ -6,14 +6,26 @@ import socket
 import subprocess
 import sys
 import time
+from hashlib import md5, sha256
 
 import pytest
 import requests
 
 from service.supervisor import STOP_TIMEOUT
-from tests.conftest import ENVIRONMENT, PROJECT, running_server, start
+from tests import collision
+from tests.conftest import (
+    ENVIRONMENT,
+    PROJECT,
+    manifest_sha256,
+    pin_artifact,
+    pin_by_md5_only,
+    pinned_version,
+    running_server,
+    start,
+)
 
 ARTIFACT = "data/model"
+MANIFEST = "data/model.sha256"
 
 
 @pytest.fixture
@@ -21,6 +33,7 @@ def folder(repository, tmp_path):
     """A folder with the program, the lock file and the artifact, which a service needs."""
     shutil.copytree(repository.path / "service", tmp_path / "service")
     shutil.copytree(repository.path / ARTIFACT, tmp_path / ARTIFACT)
+    shutil.copy(repository.path / MANIFEST, tmp_path / MANIFEST)
     shutil.copy(repository.path / "dvc.lock", tmp_path)
     return tmp_path
 
@@ -51,6 +64,15 @@ DAMAGE = {
         lambda folder: shutil.rmtree(folder / ARTIFACT),
         "data/model cannot be copied (No such file or directory), expected the artifact",
     ),
+    "no manifest": (
+        lambda folder: (folder / MANIFEST).unlink(),
+        "data/model.sha256 cannot be read (No such file or directory); restore it with",
+    ),
+    "another manifest": (
+        lambda folder: (folder / MANIFEST).write_text("x"),
+        "data/model.sha256 is not the pinned manifest: expected",
+    ),
+    "only MD5": (pin_by_md5_only, "or accept this with --allow-md5-only"),
     "no lock": (lambda folder: (folder / "dvc.lock").unlink(), "dvc.lock does not exist"),
     "a broken lock": (
         lambda folder: (folder / "dvc.lock").write_text("{"),
@@ -70,6 +92,53 @@ def test_an_artifact_that_is_not_the_pinned_one_is_refused_in_one_sentence(folde
     assert reason in done.stderr
     assert "dvc repro" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def colliding(artifact, tmp_path):
+    """A folder with a pinned artifact, and a function that swaps a file for one with its MD5."""
+    shutil.copytree(artifact.path, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / ARTIFACT / "assets.extra/collision"
+    file.write_bytes(collision.ONE)
+    pin_artifact(tmp_path)
+    return tmp_path, lambda: file.write_bytes(collision.OTHER)
+
+
+@pytest.mark.server
+def test_an_artifact_with_the_md5_of_the_pinned_one_is_refused(colliding):
+    assert md5(collision.ONE).digest() == md5(collision.OTHER).digest()
+    assert sha256(collision.ONE).digest() != sha256(collision.OTHER).digest()
+    folder, swap = colliding
+    option = f"--lock={folder / 'dvc.lock'}"
+    with running_server(PROJECT, "--workers=1", option) as server:
+        served = requests.get(f"{server.url}/healthz", timeout=30).json()
+        output = server.stop()
+    hashes = {"version": pinned_version(folder), "sha256": manifest_sha256(folder)}
+    assert served == {"status": "ok", **hashes}
+    assert output.startswith(
+        f"Serving data/model {hashes['version']} (SHA-256 {hashes['sha256']}) at http://"
+    )
+
+    swap()
+    for options in ((option,), (option, "--allow-md5-only")):
+        done = start(PROJECT, *options)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert (
+            f"expected {hashes['version']}, found the same MD5, with another SHA-256 of "
+            "assets.extra/collision (5 files)" in done.stderr
+        )
+
+    pin_by_md5_only(folder)  # MD5 alone accepts the other artifact
+    with running_server(PROJECT, "--workers=1", option, "--allow-md5-only") as server:
+        served = requests.get(f"{server.url}/healthz", timeout=30).json()
+        figures = requests.get(f"{server.url}/metrics", timeout=30).text
+        output = server.stop()
+    assert served == {"status": "ok", "version": hashes["version"], "sha256": ""}
+    assert f'mnist_model_info{{sha256="",version="{hashes["version"]}"}} 1.0\n' in figures
+    assert output.startswith(
+        f"Serving data/model {hashes['version']} (pinned by MD5 only) at http://"
+    )
+    assert output.count("MD5") == 1
 
 
 def test_the_service_needs_no_pipeline(folder):

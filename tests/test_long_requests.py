@@ -137,11 +137,11 @@ def test_a_long_request_that_waits_too_long_is_refused(repository, clients):
 
 
 def test_one_artifact_answers_a_request_from_its_beginning_to_its_end(
-    repository, version, tmp_path
+    repository, version, sha256, tmp_path
 ):
     folder = repository.path / "data/model"
     shutil.copytree(folder, tmp_path / "model")
-    model = Model(folder, version, "litert")
+    model = Model(folder, version, sha256, "litert")
     before: WSGIEnvironment = {}
     after: WSGIEnvironment = {}
     model.begin(before)

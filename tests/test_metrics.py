@@ -57,8 +57,9 @@ def test_metrics_are_summed_over_all_workers(served, png_files, predictions):
         assert increase("mnist_images_total", label=str(label)) == expected
 
 
-def test_metrics_name_the_artifact(served, version):
-    assert figures(served)["mnist_model_info", ("version", version)] == 1
+def test_metrics_name_the_artifact(served, version, sha256):
+    labels = ("sha256", sha256), ("version", version)
+    assert figures(served)["mnist_model_info", *labels] == 1
 
 
 def test_only_the_request_for_the_metrics_is_in_flight(served):

@@ -1,6 +1,5 @@
 """The service switches to another artifact while it answers requests, and refuses a bad one."""
 
-import hashlib
 import os
 import signal
 import time
@@ -14,10 +13,12 @@ import pytest
 import requests
 
 from service import reload
-from service.recognition import pin
 from service.reload import ModelStatus
 from tests.conftest import (
     Repository,
+    manifest_sha256,
+    pin_artifact,
+    pin_by_md5_only,
     pinned_version,
     predictions_of,
     reproduce,
@@ -37,6 +38,7 @@ class Two:
 
     repository: Repository
     labels: dict[str, list[int]]  # predicted for the test images, by version
+    sha256s: dict[str, str]  # the SHA-256 of each manifest, by version
     old: str
     new: str
 
@@ -51,13 +53,16 @@ def both_branches(pytestconfig, repository, tmp_path_factory):
     """A repository with the CNN of the slice on the branch main, and an MLP on the branch mlp."""
     clone = repository.clone(tmp_path_factory.mktemp("two") / "repository")
     old, old_labels = pinned_version(clone.path), predictions_of(clone).tolist()
+    old_sha256 = manifest_sha256(clone.path)
     clone.run("git", "checkout", "--quiet", "-b", "mlp")
     clone.edit_params(lambda params: params["network"].update(kind="mlp"))
     clone.edit_params(lambda params: params["train"].update(epochs=1))
     clone.edit_params(lambda params: params["export"]["min_accuracy"].update(mlp=0.1))
     reproduce(clone, pytestconfig.cache.mkdir("mlp"), "export")
     new = pinned_version(clone.path)
-    return Two(clone, {old: old_labels, new: predictions_of(clone).tolist()}, old, new)
+    labels = {old: old_labels, new: predictions_of(clone).tolist()}
+    sha256s = {old: old_sha256, new: manifest_sha256(clone.path)}
+    return Two(clone, labels, sha256s, old, new)
 
 
 @pytest.fixture
@@ -71,6 +76,10 @@ def version(server):
     assert answer.status_code == 200
     assert answer.json()["version"] == answer.headers["X-Model-Version"]
     return answer.json()["version"]
+
+
+def sha256(server):
+    return requests.get(f"{server.url}/healthz", timeout=TIMEOUT).json()["sha256"]
 
 
 def wait_until(holds: Callable[[], bool], what: str) -> None:
@@ -147,7 +156,8 @@ def test_no_request_fails_while_the_service_switches_to_another_artifact(two, pn
         output = server.stop()
     assert {served for served, _ in results} == {two.old, two.new}
     assert all(right for _, right in results)
-    assert f"Serving data/model {two.new} from now on, instead of {two.old}\n" in output
+    new = f"{two.new} (SHA-256 {two.sha256s[two.new]})"
+    assert f"Serving data/model {new} from now on, instead of {two.old}\n" in output
 
 
 def test_without_watch_the_service_waits_for_the_signal(two):
@@ -180,17 +190,10 @@ def damage(two):
 
 def pin_rubbish(two):
     """Pin an artifact that is not a model."""
-    folder = two.repository.path / "data/model"
-    file = folder / "assets.extra/model.tflite"
+    file = two.repository.path / "data/model/assets.extra/model.tflite"
     file.unlink()
     file.write_bytes(b"rubbish")
-    files = {
-        file.relative_to(folder).as_posix(): hashlib.md5(file.read_bytes()).hexdigest()
-        for file in folder.rglob("*")
-        if file.is_file()
-    }
-    lock = two.repository.path / "dvc.lock"
-    lock.write_text(lock.read_text().replace(two.new, pin.directory_hash(files)))
+    pin_artifact(two.repository.path)
 
 
 def break_the_lock(two):
@@ -237,6 +240,49 @@ def test_a_bad_artifact_leaves_the_old_one_in_service(two, break_, reason):
     (line,) = [line for line in output.splitlines() if reason in line]
     assert line.startswith("service: ")
     assert line.endswith(f"; still serving {two.old}")
+
+
+@pytest.mark.parametrize("first", ["dvc.lock", "data/model.sha256"])
+def test_a_lock_and_a_manifest_that_change_one_after_the_other_are_not_refused_forever(two, first):
+    with running_server(two.repository.path, "--workers=1", "--watch") as server:
+        two.repository.run("git", "checkout", "--quiet", "mlp", "--", first)
+        wait_until(lambda: refused(server), "no metric reports the error")
+        assert version(server) == two.old
+        with paused(server):
+            two.check_out("mlp")
+        wait_for(server, two.new)
+        wait_until(lambda: not refused(server), "a metric still reports the error")
+        output = server.stop()
+    (line,) = [line for line in output.splitlines() if line.startswith("service: ")]
+    assert "data/model.sha256 is not the pinned manifest: expected" in line
+
+
+def test_a_lock_that_begins_to_pin_a_manifest_adds_its_sha256(two):
+    pin_by_md5_only(two.repository.path)
+    options = ("--workers=1", "--watch", "--allow-md5-only")
+    with running_server(two.repository.path, *options) as server:
+        assert sha256(server) == ""
+        two.check_out("main")
+        wait_until(lambda: sha256(server) == two.sha256s[two.old], "the SHA-256 does not appear")
+        assert states(server) == {number(two.old): ("AVAILABLE", "OK")}
+        # A replacement worker loads the artifact again.
+        os.kill(server.worker(), signal.SIGKILL)
+        wait_until(lambda: answers(server), "the service did not replace the worker")
+        assert sha256(server) == two.sha256s[two.old]
+        output = server.stop()
+    assert output.startswith(f"Serving data/model {two.old} (pinned by MD5 only) at http://")
+    named = f"{two.old} (SHA-256 {two.sha256s[two.old]})"
+    assert f"Serving data/model {named} from now on, instead of {two.old}\n" in output
+
+
+def test_a_lock_that_ceases_to_pin_a_manifest_is_refused_without_the_option(two):
+    with running_server(two.repository.path, "--workers=1") as server:
+        pin_by_md5_only(two.repository.path)
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: refused(server), "no metric reports the error")
+        assert sha256(server) == two.sha256s[two.old]
+        output = server.stop()
+    assert "service: dvc.lock pins data/model by MD5 only, for which " in output
 
 
 def test_the_signal_has_no_effect_without_a_new_artifact(two):

@@ -16,7 +16,7 @@ OTHER = "f" * 32
 
 @pytest.fixture
 def model(artifact):
-    return Model(artifact.path / "data/model", artifact.version, "litert")
+    return Model(artifact.path / "data/model", artifact.version, artifact.sha256, "litert")
 
 
 def test_images_are_recognized_and_counted_for_their_request(model, artifact, testing):

@@ -37,6 +37,7 @@ def folder(tmp_path):
 def with_model(folder):
     """A fresh checkout with a model that is not the one that dvc.lock pins."""
     (folder / "data/model").mkdir(parents=True)
+    shutil.copy(PROJECT / "data/model.sha256", folder / "data")
     return folder
 
 

@@ -56,7 +56,7 @@ def create(
     app.config[CONFIG] = limits
     app.config["MAX_CONTENT_LENGTH"] = limits.body
     errors.init_app(app)
-    health.init_app(app, model)
+    health.init_app(app)
     metrics_route.init_app(app)
     api_docs.init_app(app)
     ui.init_app(app)

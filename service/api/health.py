@@ -1,14 +1,15 @@
-"""`GET /healthz`: report that the model is loaded, and its version."""
+"""`GET /healthz`: report that the model is loaded, and its hashes."""
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 
 from service.api.responses import json_response
-from service.served_model import Model
+from service.served_model import ARTIFACT
 
 
-def init_app(app: Flask, model: Model) -> None:
+def init_app(app: Flask) -> None:
     """Add the route `/healthz` to an application."""
 
     @app.get("/healthz")
     def healthz() -> Response:
-        return json_response({"status": "ok", "version": model.version})
+        version, sha256, _ = request.environ[ARTIFACT]
+        return json_response({"status": "ok", "version": version, "sha256": sha256})

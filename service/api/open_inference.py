@@ -63,8 +63,12 @@ def init_app(app: Flask, served: Model) -> None:
         return json_response({"ready": True})
 
     def model_metadata(model: str, version: str | None = None) -> Response:
-        _check_model(model, version, served.version)
-        return json_response({"name": MODEL, "versions": [served.version], **METADATA})
+        artifact = request.environ[ARTIFACT]
+        _check_model(model, version, artifact.version)
+        properties = {"sha256": artifact.sha256}
+        return json_response(
+            {"name": MODEL, "versions": [artifact.version], **METADATA, "properties": properties}
+        )
 
     def model_ready(model: str, version: str | None = None) -> Response:
         _check_model(model, version, served.version)

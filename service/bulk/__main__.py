@@ -75,6 +75,12 @@ def _options() -> argparse.Namespace:
         default=Path("dvc.lock"),
         help="lock file; the artifact is data/model in the same folder",
     )
+    parser.add_argument(
+        "--allow-md5-only",
+        action="store_true",
+        help="accept a lock file that pins the artifact by MD5 only, without data/model.sha256; an "
+        "attacker can make two artifacts with one MD5",
+    )
     options = parser.parse_args()
     if options.part_size < 1:
         parser.error("--part-size must be at least 1")
@@ -100,7 +106,7 @@ def _run(options: argparse.Namespace, results: pool.Results, start: float) -> No
     from service.bulk import storage
     from service.bulk.job import Job
 
-    pinned = pin.read(options.lock)
+    pinned = pin.read(options.lock, options.allow_md5_only)
     artifact = _artifact(pinned)
     job = Job(
         out=storage.absolute(options.out),
@@ -108,6 +114,7 @@ def _run(options: argparse.Namespace, results: pool.Results, start: float) -> No
         part_size=options.part_size,
         column=options.column,
         version=pinned.version,
+        sha256=pinned.sha256,
     )
     resumed = job.start()
     done = job.done()
@@ -123,7 +130,8 @@ def _run(options: argparse.Namespace, results: pool.Results, start: float) -> No
     job.clear()
     print(
         f"{rows:,} pictures, {errors:,} of them with an error, in {time.monotonic() - start:.1f} s "
-        f"({rate:,.0f} a second after the start), by {pinned.version}"
+        f"({rate:,.0f} a second after the start), by "
+        f"{pin.describe(pinned.version, pinned.sha256)}"
     )
 
 

@@ -52,6 +52,7 @@ class Job:
     part_size: int
     column: str | None
     version: str
+    sha256: str  # the SHA-256 of the artifact's manifest; empty if it is pinned by MD5 only
 
     def start(self) -> bool:
         """Write the list of parts, unless an earlier run has written it.

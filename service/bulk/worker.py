@@ -20,7 +20,7 @@ from service.bulk import inputs, storage
 from service.bulk.inputs import Part
 from service.bulk.job import SCHEMA, Job, Result, Task, counts
 from service.bulk.pool import NO_PICTURE, SKIPPED_AFTER
-from service.recognition import engines, images, pin
+from service.recognition import engines, images, manifest, pin
 from service.recognition.engines import Recognizer
 from service.recognition.images import ImageError
 
@@ -67,12 +67,7 @@ class Worker:
         cv2.setNumThreads(1)
         self._job = job
         self._position = position
-        hashes = {
-            path: hashlib.md5(content, usedforsecurity=False).hexdigest()
-            for path, content in artifact.items()
-        }
-        if pin.directory_hash(hashes) != job.version:
-            raise pin.PinError(f"the received files are not the artifact {job.version}")
+        _check(job, artifact)
         with TemporaryDirectory(prefix="mnist-bulk-") as folder:
             for path, content in artifact.items():
                 file = Path(folder) / path
@@ -128,6 +123,18 @@ class Worker:
             self._position.value = NO_PICTURE
             yield name, image
         self._position.value = NO_PICTURE
+
+
+def _check(job: Job, artifact: dict[str, bytes]) -> None:
+    """Raise PinError unless the files are the artifact of the job."""
+    md5s = {
+        path: hashlib.md5(content, usedforsecurity=False).hexdigest()
+        for path, content in artifact.items()
+    }
+    sha256s = {path: hashlib.sha256(content).hexdigest() for path, content in artifact.items()}
+    listed = hashlib.sha256(manifest.render(sha256s, pin.ARTIFACT)).hexdigest()
+    if pin.directory_hash(md5s) != job.version or job.sha256 not in ("", listed):
+        raise pin.PinError(f"the received files are not the artifact {job.version}")
 
 
 def record_batches(

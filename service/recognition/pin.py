@@ -2,6 +2,9 @@
 
 The hash of a directory is the one of DVC 3: the MD5 of a JSON list of its files, each with its MD5
 and its path, sorted by path. The service also uses this hash as the version of the artifact.
+
+An attacker can make two directories with one MD5 (DVC issue 3069). Therefore `dvc.lock` also pins a
+manifest with the SHA-256 of each file, and the artifact must match both. Git tracks the manifest.
 """
 
 import hashlib
@@ -13,7 +16,10 @@ from typing import Any
 
 import yaml
 
+from service.recognition import manifest
+
 ARTIFACT = "data/model"  # the path in dvc.yaml, relative to dvc.lock
+MANIFEST = "data/model.sha256"
 REMEDY = (
     f"run `dvc repro` to make it, `dvc checkout --force {ARTIFACT}` to restore it, or "
     f"`dvc pull {ARTIFACT}` to fetch it"
@@ -26,10 +32,12 @@ class PinError(Exception):
 
 @dataclass(frozen=True)
 class Pin:
-    """The artifact's entry in `dvc.lock`."""
+    """The artifact's entry in `dvc.lock`, and its manifest."""
 
     folder: Path  # the directory of the artifact
     version: str  # the MD5 of that directory, 32 hexadecimal digits
+    sha256: str  # the SHA-256 of the manifest, 64 hexadecimal digits; empty without a manifest
+    files: dict[str, str] | None  # the SHA-256 of each file by its path in the directory
 
 
 def entries(lock: Path, *kinds: str) -> dict[str, dict[str, Any]]:
@@ -64,16 +72,30 @@ def entries(lock: Path, *kinds: str) -> dict[str, dict[str, Any]]:
         ) from error
 
 
-def read(lock: Path) -> Pin:
-    """Read the artifact's entry in `dvc.lock`.
+def describe(version: str, sha256: str) -> str:
+    """Return how messages name an artifact.
+
+    Args:
+        version: The MD5 of the artifact.
+        sha256: The SHA-256 of its manifest, or an empty string.
+    """
+    return f"{version} ({f'SHA-256 {sha256}' if sha256 else 'pinned by MD5 only'})"
+
+
+def read(lock: Path, allow_md5_only: bool = False) -> Pin:
+    """Read the artifact's entry in `dvc.lock`, and its manifest.
 
     Args:
         lock: The path of `dvc.lock`.
+        allow_md5_only: Whether to accept a lock file that pins no manifest. A manifest that it pins
+            is always checked.
 
     Raises:
-        PinError: The file is missing or broken, has no such entry, or has the format of DVC 2.
+        PinError: The lock file or the manifest is missing or broken, the lock file does not pin the
+            artifact and this manifest, or it has the format of DVC 2.
     """
-    entry = entries(lock, "outs").get(ARTIFACT)
+    outputs = entries(lock, "outs")
+    entry = outputs.get(ARTIFACT)
     if entry is None:
         raise PinError(f"{lock} has no entry for {ARTIFACT}; run `dvc repro`")
     version, suffix = str(entry.get("md5", ""))[:32], str(entry.get("md5", ""))[32:]
@@ -84,11 +106,38 @@ def read(lock: Path) -> Pin:
         )
     if suffix != ".dir" or not set(version) <= set("0123456789abcdef"):
         raise PinError(f"{lock} has no directory hash for {ARTIFACT}; run `dvc repro`")
-    return Pin(lock.parent / ARTIFACT, version)
+    folder = lock.parent / ARTIFACT
+    if MANIFEST in outputs:
+        return Pin(folder, version, *_read_manifest(lock, str(outputs[MANIFEST].get("md5"))))
+    if allow_md5_only:
+        return Pin(folder, version, "", None)
+    raise PinError(
+        f"{lock} pins {ARTIFACT} by MD5 only, for which an attacker can make two folders with one "
+        "hash; run `dvc repro`, or accept this with --allow-md5-only"
+    )
+
+
+def _read_manifest(lock: Path, md5: str) -> tuple[str, dict[str, str]]:
+    """Read the manifest with this MD5; return its SHA-256 and the SHA-256 of each file."""
+    file = lock.parent / MANIFEST
+    remedy = f"restore it with `git checkout {file}`, or run `dvc repro`"
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise PinError(f"{file} cannot be read ({error.strerror}); {remedy}") from error
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise PinError(
+            f"{file} is not the pinned manifest: expected {md5}, found {found}; {remedy}"
+        )
+    try:
+        return hashlib.sha256(content).hexdigest(), manifest.parse(content, ARTIFACT)
+    except ValueError as error:
+        raise PinError(f"{file} {error}; {remedy}") from error
 
 
 def copy(pinned: Pin, target: Path) -> None:
-    """Copy the pinned artifact to a new directory, and verify the copy by its hash.
+    """Copy the pinned artifact to a new directory, and verify the copy by its hashes.
 
     The caller serves the copy. If the target is private, no other user can change the files between
     the check and their use.
@@ -103,19 +152,34 @@ def copy(pinned: Pin, target: Path) -> None:
     """
     try:
         target.mkdir()
-        version, count = _copy(pinned.folder, target)
+        md5s, sha256s = _copy(pinned.folder, target)
     except OSError as error:
         shutil.rmtree(target, ignore_errors=True)
         raise PinError(
             f"{pinned.folder} cannot be copied ({error.strerror}), expected the artifact "
             f"{pinned.version}; {REMEDY}"
         ) from error
-    if version != pinned.version:
+    version = directory_hash(md5s)
+    difference = "" if pinned.files is None else _first_difference(pinned.files, sha256s)
+    if version != pinned.version or difference:
         shutil.rmtree(target)
+        found = "the same MD5" if version == pinned.version else version
         raise PinError(
             f"{pinned.folder} is not the pinned artifact: expected {pinned.version}, "
-            f"found {version} ({count} files); {REMEDY}"
+            f"found {found}{difference} ({len(md5s)} files); {REMEDY}"
         )
+
+
+def _first_difference(expected: dict[str, str], found: dict[str, str]) -> str:
+    """Return the rest of a sentence that names the first differing file, or an empty string."""
+    for path in sorted(expected.keys() | found.keys()):
+        if path not in found:
+            return f", without {path}"
+        if path not in expected:
+            return f", with {path}, which {MANIFEST} does not list"
+        if expected[path] != found[path]:
+            return f", with another SHA-256 of {path}"
+    return ""
 
 
 def directory_hash(files: dict[str, str]) -> str:
@@ -131,9 +195,9 @@ def directory_hash(files: dict[str, str]) -> str:
     return hashlib.md5(json.dumps(entries).encode(), usedforsecurity=False).hexdigest()
 
 
-def _copy(source: Path, target: Path) -> tuple[str, int]:
-    """Copy a directory and read each file once; return its hash and the number of its files."""
-    files = {}
+def _copy(source: Path, target: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Copy a directory and read each file once; return the MD5 and the SHA-256 of each file."""
+    md5s, sha256s = {}, {}
     if not source.is_dir():
         source.stat()  # raises the specific error of a missing or forbidden path
         raise NotADirectoryError(20, "not a directory")
@@ -141,8 +205,9 @@ def _copy(source: Path, target: Path) -> tuple[str, int]:
         if file.is_file():
             content = file.read_bytes()
             path = file.relative_to(source).as_posix()
-            files[path] = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            md5s[path] = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            sha256s[path] = hashlib.sha256(content).hexdigest()
             copied = target / path
             copied.parent.mkdir(parents=True, exist_ok=True)
             copied.write_bytes(content)
-    return directory_hash(files), len(files)
+    return md5s, sha256s

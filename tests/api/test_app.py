@@ -1,8 +1,12 @@
 """The headers that all responses share."""
 
+import shutil
+
 import pytest
 
 import service
+from service.recognition import pin
+from tests.conftest import pin_by_md5_only
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/docs/", "/metrics", "/no", "/recognize"])
@@ -23,3 +27,15 @@ def test_the_application_without_our_server_names_the_pinned_version(artifact):
     application = service.create_app(artifact.path / "dvc.lock")
     answer = application.test_client().get("/healthz")
     assert answer.headers["X-Model-Version"] == artifact.version
+
+
+def test_the_application_serves_an_artifact_without_a_manifest_if_the_caller_allows_it(
+    artifact, tmp_path
+):
+    shutil.copytree(artifact.path, tmp_path, dirs_exist_ok=True)
+    pin_by_md5_only(tmp_path)
+    with pytest.raises(pin.PinError, match="by MD5 only"):
+        service.create_app(tmp_path / "dvc.lock")
+    client = service.create_app(tmp_path / "dvc.lock", allow_md5_only=True).test_client()
+    assert '"sha256":""' in client.get("/healthz").text
+    assert '"properties":{"sha256":""}' in client.get("/v2/models/mnist").text

@@ -13,7 +13,7 @@ TOKEN = "x" * 32
 
 @pytest.fixture(scope="module")
 def model(artifact):
-    return Model(artifact.path / "data/model", artifact.version, "litert")
+    return Model(artifact.path / "data/model", artifact.version, artifact.sha256, "litert")
 
 
 @pytest.fixture

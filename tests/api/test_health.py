@@ -1,4 +1,5 @@
-def test_health_names_the_pinned_version(client, artifact):
+def test_health_names_the_pinned_hashes(client, artifact):
     answer = client.get("/healthz")
     assert answer.status_code == 200
-    assert answer.json() == {"status": "ok", "version": artifact.version}
+    hashes = {"version": artifact.version, "sha256": artifact.sha256}
+    assert answer.json() == {"status": "ok", **hashes}

@@ -31,7 +31,7 @@ def outputs(*, binary):
     ]
 
 
-def test_server_and_model_return_their_metadata(nvidia, server, version):
+def test_server_and_model_return_their_metadata(nvidia, server, version, sha256):
     assert nvidia.is_server_live()
     assert nvidia.is_server_ready()
     assert nvidia.is_model_ready("mnist")
@@ -41,6 +41,7 @@ def test_server_and_model_return_their_metadata(nvidia, server, version):
     assert nvidia.get_server_metadata()["extensions"] == ["binary_tensor_data"]
     metadata = nvidia.get_model_metadata("mnist", version)
     assert metadata["versions"] == [version]
+    assert metadata["properties"] == {"sha256": sha256}
     assert metadata["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, 28, 28]}]
     assert metadata["outputs"] == [
         {"name": "label", "datatype": "INT64", "shape": [-1]},

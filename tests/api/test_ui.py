@@ -212,11 +212,19 @@ def test_the_page_shows_the_preprocessed_image(page, server):
     assert shown == [gray for row in answer["preprocessed"][0] for gray in row]
 
 
-def test_the_version_is_truncated_and_its_title_is_complete(page, version):
-    shown = page.locator("#version")
-    expect(shown).to_have_attribute("title", version)
-    expect(shown).to_have_text(version)
-    assert shown.evaluate("element => element.scrollWidth > element.clientWidth")
+def test_the_hashes_of_the_model_are_truncated_and_their_titles_are_complete(page, version, sha256):
+    for name, value in (("version", version), ("sha256", sha256)):
+        shown = page.locator(f"#{name}")
+        expect(shown).to_have_attribute("title", value)
+        expect(shown).to_have_text(value)
+        assert shown.evaluate("element => element.scrollWidth > element.clientWidth")
+
+
+def test_a_page_of_a_model_without_a_manifest_says_that_no_sha256_is_pinned(blank, server, version):
+    answer = {"status": "ok", "version": version, "sha256": ""}
+    blank.route("**/healthz", lambda route: route.fulfill(json=answer))
+    blank.goto(server.url)
+    expect(blank.locator("#model")).to_have_text(f"Model {version}, SHA-256 not pinned")
 
 
 def test_a_blank_pad_sends_no_request(page):

@@ -56,12 +56,12 @@ def files_of_artifact(repository):
 
 
 @pytest.fixture
-def one_part(version, tmp_path, monkeypatch):
+def one_part(version, sha256, tmp_path, monkeypatch):
     """A function that starts a job with one part, and returns the job and the task."""
 
     def start(part):
         monkeypatch.setattr(inputs, "parts", lambda *_: iter([part]))
-        started = Job(str(tmp_path / "out"), part.names, 1000, None, version)
+        started = Job(str(tmp_path / "out"), part.names, 1000, None, version, sha256)
         started.start()
         (task,) = started.tasks()
         return started, task

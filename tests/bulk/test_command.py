@@ -25,7 +25,7 @@ from tests.bulk.conftest import (
     tar_of,
     wait_for,
 )
-from tests.conftest import ENVIRONMENT
+from tests.conftest import ENVIRONMENT, pin_by_md5_only
 
 KILLER = b"a worker that decodes this is killed"
 # Appended to a copy of the program. It stands for a defect in a decoder.
@@ -124,13 +124,16 @@ def test_a_picture_that_kills_its_worker_twice_becomes_a_row_with_an_error(
         assert labels[str(folder / file.name)] == predictions[number]
 
 
-def test_a_local_job_imports_neither_ray_nor_pandas(repository, png_files, tmp_path):
+def test_a_local_job_imports_neither_ray_nor_pandas(
+    repository, png_files, version, sha256, tmp_path
+):
     for name in ("ray", "pandas"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('the job imports {name}')")
     environment = ENVIRONMENT | {"PYTHONPATH": str(tmp_path)}
     names = png_files[:3]
     output = run_bulk(repository.path, environment, *names, f"--out={tmp_path / 'out'}")
     assert output.startswith("3 pictures, 0 of them with an error")
+    assert output.endswith(f", by {version} (SHA-256 {sha256})\n")
 
 
 def test_an_error_names_the_extra_that_is_not_installed():
@@ -163,3 +166,14 @@ def test_an_artifact_that_is_not_the_pinned_one_is_refused(scratch, png_files, t
     output = run_bulk(scratch.path, ENVIRONMENT, png_files[0], f"--out={out}", status=1)
     assert "is not the pinned artifact" in output
     assert not out.exists()
+
+
+def test_an_artifact_without_a_manifest_is_refused_unless_the_user_allows_it(
+    scratch, png_files, version, tmp_path
+):
+    pin_by_md5_only(scratch.path)
+    command = [png_files[0], f"--out={tmp_path / 'out'}"]
+    output = run_bulk(scratch.path, ENVIRONMENT, *command, status=1)
+    assert output.startswith("bulk: dvc.lock pins data/model by MD5 only, for which ")
+    output = run_bulk(scratch.path, ENVIRONMENT, *command, "--allow-md5-only")
+    assert output.endswith(f", by {version} (pinned by MD5 only)\n")

@@ -13,16 +13,18 @@ from tests.conftest import ENVIRONMENT
     ("change", "reason"),
     [
         ({"version": "0" * 32}, "another version: " + "0" * 32),
+        ({"sha256": "0" * 64}, "another sha256: " + "0" * 64),
         ({"inputs": ["/other"]}, "another inputs"),
         ({"part_size": 7}, "another part size: 7, and not 2000"),
         ({"column": "png"}, "another column: png, and not None"),
     ],
 )
 def test_a_folder_with_another_job_is_refused(
-    repository, png_files, version, tmp_path, change, reason, monkeypatch
+    repository, png_files, version, sha256, tmp_path, change, reason, monkeypatch
 ):
     picture = str(png_files[0])
-    first = {"inputs": [picture], "part_size": 2000, "column": None, "version": version}
+    first = {"inputs": [picture], "part_size": 2000, "column": None}
+    first |= {"version": version, "sha256": sha256}
     monkeypatch.setattr(inputs, "parts", lambda *_: iter([Part("files", [picture])]))
     Job(out=str(tmp_path), **{**first, **change}).start()
     before = sorted(tmp_path.iterdir())
@@ -50,7 +52,7 @@ def test_a_small_job_has_parts_for_all_cores(tmp_path, count, parts):
     folder.mkdir()
     for number in range(count):
         (folder / f"{number}.png").touch()
-    started = Job(str(tmp_path / "out"), [str(folder)], 100, None, "0")
+    started = Job(str(tmp_path / "out"), [str(folder)], 100, None, "0", "1")
     assert not started.start()
     sizes = [len(started.part(task).names) for task in started.tasks()]
     assert len(sizes) == parts
@@ -62,7 +64,7 @@ def test_a_second_run_keeps_the_list_of_parts(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "0.png").touch()
-    started = Job(str(tmp_path / "out"), [str(folder)], 100, None, "0")
+    started = Job(str(tmp_path / "out"), [str(folder)], 100, None, "0", "1")
     assert not started.start()
     (folder / "1.png").touch()
     assert started.start()
@@ -71,8 +73,8 @@ def test_a_second_run_keeps_the_list_of_parts(tmp_path):
 
 def test_a_job_with_an_incomplete_list_of_parts_starts_again(tmp_path):
     with pytest.raises(BulkError):
-        Job(str(tmp_path / "out"), [str(tmp_path / "missing")], 100, None, "0").start()
+        Job(str(tmp_path / "out"), [str(tmp_path / "missing")], 100, None, "0", "1").start()
     (tmp_path / "in.png").touch()
-    again = Job(str(tmp_path / "out"), [str(tmp_path / "in.png")], 100, None, "0")
+    again = Job(str(tmp_path / "out"), [str(tmp_path / "in.png")], 100, None, "0", "1")
     assert not again.start()
     assert json.loads((tmp_path / "out" / job.JOB).read_text())["inputs"] == again.inputs

@@ -1,3 +1,4 @@
+import hashlib
 import multiprocessing
 import os
 from pathlib import Path
@@ -7,7 +8,8 @@ import pytest
 from service.bulk import job, pool, worker
 from service.bulk.inputs import Part
 from service.bulk.job import Job
-from service.recognition import engines, pin
+from service.recognition import engines, manifest, pin
+from tests import collision
 from tests.bulk.conftest import rows_of
 
 
@@ -16,19 +18,29 @@ def position():
     return multiprocessing.RawValue("q", pool.NO_PICTURE)
 
 
-def test_a_worker_refuses_another_artifact(version, position):
+def test_a_worker_refuses_another_artifact(version, sha256, position):
     with pytest.raises(pin.PinError):
-        worker.Worker(Job("/out", [], 1, None, version), {"saved_model.pb": b"x"}, position)
+        worker.Worker(Job("/out", [], 1, None, version, sha256), {"saved_model.pb": b"x"}, position)
+
+
+def test_a_worker_refuses_an_artifact_with_the_same_md5(version, sha256, position):
+    files = {"collision": collision.ONE}
+    md5s = {"collision": hashlib.md5(collision.OTHER).hexdigest()}
+    sha256s = {"collision": hashlib.sha256(collision.OTHER).hexdigest()}
+    listed = hashlib.sha256(manifest.render(sha256s, "data/model")).hexdigest()
+    job = Job("/out", [], 1, None, pin.directory_hash(md5s), listed)
+    with pytest.raises(pin.PinError, match="the received files are not the artifact"):
+        worker.Worker(job, files, position)
 
 
 def test_a_file_with_any_name_becomes_a_row(
-    files_of_artifact, version, png_files, position, tmp_path
+    files_of_artifact, version, sha256, png_files, position, tmp_path
 ):
     folder = tmp_path / "in"
     folder.mkdir()
     name = os.fsencode(folder) + b"/\xff\n%20.png"
     Path(os.fsdecode(name)).hardlink_to(png_files[0])
-    started = Job(str(tmp_path / "out"), [str(folder)], 1, None, version)
+    started = Job(str(tmp_path / "out"), [str(folder)], 1, None, version, sha256)
     started.start()
     (task,) = started.tasks()
     worker.Worker(started, files_of_artifact, position).make(task, {})

@@ -140,7 +140,7 @@ def _tensor(datatype: str, shape: list[int], **rest: object) -> dict[str, object
 
 
 if __name__ == "__main__":
-    MODEL = Model(fuzz.PROJECT / "data/model", "0" * 32, "litert")
+    MODEL = Model(fuzz.PROJECT / "data/model", "0" * 32, "", "litert")
     SERVER = server.Server(MODEL, Path(), Limits(), token=None, log_format="text")
     with Path(os.devnull).open("w") as null, redirect_stdout(null):  # discard the access log
         fuzz.run(target, seeds(), WORDS)

@@ -1,11 +1,14 @@
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from service.recognition import pin
+from tests import collision
+from tests.conftest import pin_artifact, pin_by_md5_only, pin_outputs
 
 
 @pytest.fixture
@@ -13,6 +16,7 @@ def pinned(repository, tmp_path):
     """Return the pin of a copy of the lock and the artifact."""
     shutil.copy(repository.path / "dvc.lock", tmp_path)
     shutil.copytree(repository.path / "data/model", tmp_path / "data/model")
+    shutil.copy(repository.path / "data/model.sha256", tmp_path / "data")
     return pin.read(tmp_path / "dvc.lock")
 
 
@@ -122,6 +126,115 @@ def test_read_rejects_a_lock_that_pins_no_artifact(tmp_path, lock, reason):
     assert reason in str(error.value)
     assert "dvc repro" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_read_returns_the_hashes_of_the_manifest_and_of_each_file(pinned, sha256):
+    assert pinned.sha256 == sha256
+    assert pinned.files == {
+        name: hashlib.sha256(content).hexdigest()
+        for name, content in contents(pinned.folder).items()
+    }
+
+
+def test_read_rejects_a_lock_without_the_manifest_unless_the_caller_allows_it(pinned, tmp_path):
+    pin_by_md5_only(tmp_path)
+    with pytest.raises(pin.PinError) as error:
+        pin.read(tmp_path / "dvc.lock")
+    assert str(error.value) == (
+        f"{tmp_path / 'dvc.lock'} pins data/model by MD5 only, for which an attacker can make two "
+        "folders with one hash; run `dvc repro`, or accept this with --allow-md5-only"
+    )
+    accepted = pin.read(tmp_path / "dvc.lock", allow_md5_only=True)
+    assert accepted == pin.Pin(pinned.folder, pinned.version, "", None)
+    pin.copy(accepted, tmp_path / "copy")
+    assert contents(tmp_path / "copy") == contents(pinned.folder)
+
+
+@pytest.mark.parametrize("allow_md5_only", [False, True])
+def test_read_rejects_a_missing_manifest(pinned, tmp_path, allow_md5_only):
+    (tmp_path / "data/model.sha256").unlink()
+    with pytest.raises(pin.PinError) as error:
+        pin.read(tmp_path / "dvc.lock", allow_md5_only)
+    file = tmp_path / "data/model.sha256"
+    assert str(error.value) == (
+        f"{file} cannot be read (No such file or directory); "
+        f"restore it with `git checkout {file}`, or run `dvc repro`"
+    )
+
+
+@pytest.mark.parametrize("allow_md5_only", [False, True])
+def test_read_rejects_a_manifest_that_is_not_the_pinned_one(pinned, tmp_path, allow_md5_only):
+    file = tmp_path / "data/model.sha256"
+    before = hashlib.md5(file.read_bytes()).hexdigest()
+    file.write_text(file.read_text().replace("0", "1", 1))
+    with pytest.raises(pin.PinError) as error:
+        pin.read(tmp_path / "dvc.lock", allow_md5_only)
+    after = hashlib.md5(file.read_bytes()).hexdigest()
+    assert f"{file} is not the pinned manifest: expected {before}, found {after}; " in str(
+        error.value
+    )
+
+
+@pytest.mark.parametrize(
+    ("manifest", "reason"),
+    [
+        ("", "is not a sorted list in the format of `sha256sum`"),
+        (f"{'0' * 64}  data/other\n", "lists data/other, which is outside data/model"),
+    ],
+)
+@pytest.mark.parametrize("allow_md5_only", [False, True])
+def test_read_rejects_an_invalid_manifest(pinned, tmp_path, manifest, reason, allow_md5_only):
+    file = tmp_path / "data/model.sha256"
+    file.write_text(manifest)
+    md5 = hashlib.md5(manifest.encode()).hexdigest()
+    pin_outputs(tmp_path, {"data/model": f"{pinned.version}.dir", "data/model.sha256": md5})
+    with pytest.raises(pin.PinError) as error:
+        pin.read(tmp_path / "dvc.lock", allow_md5_only)
+    assert str(error.value) == (
+        f"{file} {reason}; restore it with `git checkout {file}`, or run `dvc repro`"
+    )
+
+
+def collide(folder):
+    (folder / "collision").write_bytes(collision.OTHER)
+
+
+@pytest.mark.parametrize(
+    ("damage", "difference", "count"),
+    [
+        (change_a_byte, ", with another SHA-256 of variables/variables.data-00000-of-00001", 5),
+        (remove_a_file, ", without variables/variables.index", 4),
+        (add_a_file, ", with extra, which data/model.sha256 does not list", 6),
+        (rename_a_file, ", without saved_model.pb", 5),
+        (collide, ", with another SHA-256 of collision", 5),
+    ],
+)
+def test_copy_names_the_first_file_that_differs(pinned, tmp_path, damage, difference, count):
+    (pinned.folder / "collision").write_bytes(collision.ONE)
+    pin_artifact(tmp_path)
+    pinned = pin.read(tmp_path / "dvc.lock")
+    damage(pinned.folder)
+    with pytest.raises(pin.PinError) as error:
+        pin.copy(pinned, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+    assert f"{difference} ({count} files); run `dvc repro`" in str(error.value)
+    assert ("found the same MD5, " in str(error.value)) == (damage is collide)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda files: files.pop("saved_model.pb"),
+        lambda files: files.update(more="0" * 64),
+        lambda files: files.update({"saved_model.pb": "0" * 64}),
+    ],
+)
+def test_copy_rejects_files_that_only_the_manifest_rejects(pinned, tmp_path, change):
+    files = dict(pinned.files)
+    change(files)
+    with pytest.raises(pin.PinError, match="found the same MD5, with"):
+        pin.copy(replace(pinned, files=files), tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 def test_read_rejects_a_missing_lock():

@@ -55,6 +55,24 @@ def test_c_api_runs_the_graph_on_raw_pixels(repository, testing, predictions):
     np.testing.assert_array_equal(graph.run("inputdata", pixels, "inference"), predictions)
 
 
+def test_sha256sum_verifies_the_artifact(scratch):
+    check = ("sha256sum", "--check", "data/model.sha256")
+    lines = scratch.run(*check).splitlines()
+    names = sorted(str(name) for name in files(scratch.path / "data/model"))
+    assert lines == [f"data/model/{name}: OK" for name in names]
+    assert "data/model.sha256" in scratch.run("git", "ls-files", "data")
+    file = scratch.path / "data/model/saved_model.pb"
+    content = file.read_bytes()
+    file.unlink()  # the file may be a link to DVC's cache
+    file.write_bytes(content + b"x")
+    assert "data/model/saved_model.pb: FAILED\n" in scratch.run(*check, status=1)
+
+
+def test_model_card_names_the_sha256_of_the_manifest(repository, sha256):
+    card = (repository.path / "data/model_card.md").read_text()
+    assert f"SHA-256 of data/model.sha256: `{sha256}`" in card
+
+
 def test_equal_weights_export_to_equal_bytes(scratch):
     before = {name: files(scratch.path / name) for name in ("data/model", "data/mnistmodel")}
     scratch.run(sys.executable, "-m", "stages", "export")

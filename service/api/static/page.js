@@ -88,7 +88,7 @@ async function recognize({ strokes, picture }) {
 async function request(url, options) {
   const response = await fetch(url, { ...options, signal: AbortSignal.timeout(TIMEOUT) });
   const version = response.headers.get("X-Model-Version");
-  if (version) showVersion(version);
+  if (version && version !== byId("version").textContent) showModel();
   return response;
 }
 
@@ -195,10 +195,17 @@ function showPreprocessed(grays) {
   context.putImageData(pixels, 0, 0);
 }
 
-function showVersion(version) {
-  byId("version").textContent = version; // in full, so that it can be copied; the style sheet truncates it
-  byId("version").title = version;
-  byId("model").hidden = false;
+// If this request fails, the page shows the error with the first drawing.
+async function showModel() {
+  try {
+    const response = await fetch("healthz", { signal: AbortSignal.timeout(TIMEOUT) });
+    const { version, sha256 } = await response.json();
+    for (const [id, hash] of Object.entries({ version, sha256: sha256 || "not pinned" })) {
+      byId(id).textContent = hash; // in full, so that it can be copied; the style sheet truncates it
+      byId(id).title = hash;
+    }
+    byId("model").hidden = false;
+  } catch {}
 }
 
 function showError(error) {
@@ -278,5 +285,4 @@ document.addEventListener("drop", (event) => {
 });
 
 paint();
-// Shows the version. If this request fails, the page shows the error with the first drawing.
-request("healthz").catch(() => {});
+showModel();
