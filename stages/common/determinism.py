@@ -15,8 +15,8 @@ from pathlib import Path
 # Libraries read these variables when Python imports them. The values limit processors to AVX2 and
 # FMA. A user's own values must not change the outputs, so they are overwritten.
 ENVIRONMENT = {
-    # oneDNN adds up a convolution in one order. Eigen, the default without AVX-512, splits it by the
-    # sizes of the caches, and adds in another order at the edges.
+    # oneDNN adds up a convolution in one order. Eigen, which is the default without AVX-512, splits
+    # it by the sizes of the caches, and adds in another order at the edges.
     "TF_ENABLE_ONEDNN_OPTS": "1",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
