@@ -9,6 +9,7 @@ import argparse
 import os
 from importlib import import_module
 
+from service.recognition import quiet
 from stages.common import determinism, runner
 
 STAGES = ("download", "png", "train", "evaluate", "pictures", "export")
@@ -32,7 +33,7 @@ def _run(stage: str) -> None:
     determinism.limit_instructions()
     runner.check_before_writing(import_module("stages.common.inputs").Inputs(stage).check)
     determinism.limit_threads(import_module("stages.common.params").load().threads)
-    import_module(f"stages.{stage}").main()
+    quiet.call(f"stages.{stage}", "main")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from service.recognition import engines, images, manifest
+from service.recognition import engines, images, manifest, quiet
 from stages import evaluate
 from stages.common import network, params, paths
 from stages.common.model_card import model_card
@@ -224,7 +224,8 @@ def main() -> None:
             with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
                 png = paths.PNG / "testing"
                 predictions = paths.EVALUATION / evaluate.PREDICTIONS
-                count = pool.submit(check, artifact, graph, png, predictions).result()
+                arguments = artifact, graph, png, predictions
+                count = pool.submit(quiet.call, "stages.export", "check", *arguments).result()
         except tf.errors.OpError as error:  # for example, the disk is full
             raise StageError(f"TensorFlow: {error.message.rpartition('}} ')[2]}") from error
         except BrokenProcessPool as error:

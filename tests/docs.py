@@ -10,7 +10,6 @@ With the option `--check`, it changes nothing and fails if a document is stale.
 
 import argparse
 import csv
-import hashlib
 import importlib
 import json
 import re
@@ -26,7 +25,8 @@ import yaml
 from cogapp import Cog
 from prometheus_client.metrics import MetricWrapperBase
 
-from stages.common import paths
+from service.recognition import pin
+from tests import bits
 from tests.benchmarks import tables
 
 PROJECT = Path(__file__).parent.parent
@@ -83,7 +83,7 @@ def parameters() -> None:
             indent, name, value, after = key.groups()
             path = [*path[: len(indent) // 2], name]
             comment += [after] if after else []
-            if comment and len(path) > 1:
+            if comment and (len(path) > 1 or value):
                 is_short = value and value != "[" and len(value) < 40
                 meaning = " ".join(comment).replace("|", "\\|")
                 rows.append([f"`{'.'.join(path)}`", f"`{value}`" if is_short else "", meaning])
@@ -91,6 +91,17 @@ def parameters() -> None:
         else:
             comment = []
     _table(["parameter", "value", "meaning"], rows)
+
+
+def machines() -> None:
+    """Processors on which `python -m tests.bits` was run, and what differed."""
+    found = json.loads(bits.RESULTS.read_text())
+    total = len(found["hashes"])
+    rows = [
+        [name, f"{total - len(differing)} of {total}", ", ".join(differing)]
+        for name, differing in found["machines"].items()
+    ]
+    _table(["machine", "equal", "what differs"], rows)
 
 
 # The model
@@ -195,15 +206,12 @@ def pictures() -> None:
 
 def version() -> str:
     """The hash that dvc.lock pins for the artifact."""
-    lock = yaml.safe_load((PROJECT / "dvc.lock").read_text())
-    outs = lock["stages"]["export"]["outs"]
-    pinned = next(out["md5"] for out in outs if out["path"] == "data/model")
-    return pinned.removesuffix(".dir")
+    return pin.read(PROJECT / "dvc.lock").version
 
 
 def sha256() -> str:
     """The SHA-256 of the manifest of the artifact."""
-    return hashlib.sha256((PROJECT / paths.MANIFEST).read_bytes()).hexdigest()
+    return pin.read(PROJECT / "dvc.lock").sha256
 
 
 def console(text: str) -> None:

@@ -13,6 +13,7 @@ from tests.conftest import ENVIRONMENT, PROJECT
 RECORDED = (PROJECT / "data/training/machine.txt").read_text().strip()
 
 
+@pytest.mark.pipeline  # it computes what the stages compute
 @pytest.mark.skipif(
     determinism.machine_class({"CPU"}) != RECORDED, reason=f"this machine is not {RECORDED}"
 )

@@ -16,6 +16,7 @@ import service
 from service.bulk import RESUME_HINT, STOPPING, BulkError
 from service.bulk.job import Job, Result, Task
 from service.bulk.pool import Process, Results
+from service.recognition.quiet import hidden_standard_error
 
 # Most tasks of Ray: each costs the driver some kilobytes and milliseconds. If a job has more parts,
 # a task makes several of them.
@@ -52,20 +53,6 @@ class Actor:
 
 
 @contextmanager
-def _hidden_standard_error() -> Iterator[None]:
-    """Hide what Ray 2.60 writes while it connects: its C++ part logs that it has a log level."""
-    sys.stderr.flush()
-    stderr, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        os.close(null)
-
-
-@contextmanager
 def connect(address: str) -> Iterator[Results]:
     """Connect to a Ray cluster, and disconnect at the end.
 
@@ -84,7 +71,7 @@ def connect(address: str) -> Iterator[Results]:
 
     try:
         _check_reachable(address)
-        with _hidden_standard_error():
+        with hidden_standard_error():  # the C++ part of Ray 2.60 logs that it has a log level
             ray.init(
                 address,
                 runtime_env={"py_modules": [service]},

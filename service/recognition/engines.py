@@ -1,14 +1,13 @@
 """Load the artifact and run it: images in, labels and probabilities out."""
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from queue import LifoQueue
-from tempfile import TemporaryFile
 from typing import Any, Protocol
 
 import numpy as np
+
+from service.recognition.quiet import hidden_standard_error
 
 MODEL = "mnist"  # the name of the model in protocols that need one
 SIGNATURE = "serving_default"
@@ -39,7 +38,9 @@ class LiteRT:
         from ai_edge_litert.interpreter import Interpreter
 
         file = str(folder / FLATBUFFER)
-        with _hidden_log():
+        # LiteRT 2.3 logs a line about its delegate in each process that loads a model, and has no
+        # setting for its log in Python.
+        with hidden_standard_error():
             interpreters = [Interpreter(file, num_threads=1) for _ in range(threads)]
             for interpreter in interpreters:
                 interpreter.allocate_tensors()
@@ -71,27 +72,6 @@ class LiteRT:
         finally:
             self._free.put(interpreter)
         return labels, probabilities
-
-
-@contextmanager
-def _hidden_log() -> Iterator[None]:
-    """Hide standard error, unless an exception is raised: then show what was hidden.
-
-    LiteRT 2.3 logs a line about its delegate in each process that loads a model, and has no setting
-    for its log in Python.
-    """
-    with TemporaryFile() as log:
-        stderr = os.dup(2)
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            log.seek(0)
-            os.write(stderr, log.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
 
 
 class TensorFlow:

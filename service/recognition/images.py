@@ -73,7 +73,7 @@ class NoInkError(ImageError):
 def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a picture of one digit.
 
-    A picture in MNIST's own form (28 x 28 pixels, grayscale, light on dark) passes unchanged. In
+    A picture in MNIST's own form (28 x 28 pixels, light on dark) passes unchanged. In
     any other picture, this function finds the digit, crops it, and scales and centers it as in
     MNIST.
 

@@ -1,6 +1,6 @@
 """Data augmentation: distorted digits, and background images without a digit.
 
-All functions are random; equal seeds give equal results.
+`transforms` and `background` are random; equal seeds give equal results.
 """
 
 import math

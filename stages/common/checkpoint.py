@@ -31,14 +31,15 @@ def key(chosen: params.Params, training: Split) -> np.ndarray:
     parameters, the data, the code, and the versions of TensorFlow and Keras.
 
     Args:
-        chosen: All parameters, of which the key covers `network` and `train`.
+        chosen: All parameters, of which the key covers `threads`, `network` and `train`.
         training: The whole training split.
 
     Returns:
         The SHA-256 digest as int64 (4,).
     """
     digest = sha256(
-        f"{chosen.network!r} {chosen.train!r} {tf.__version__} {keras.__version__}".encode()
+        f"{chosen.threads} {chosen.network!r} {chosen.train!r} {tf.__version__} "
+        f"{keras.__version__}".encode()
     )
     for array in training:
         digest.update(array.tobytes())

@@ -2,7 +2,7 @@
 
 A floating-point result depends on the order of the operations and on their precision. Libraries
 choose both by the processor: they use AVX-512 where there is AVX-512, and split sums by the number
-of cores and by the sizes of the caches. The pipeline makes them all choose the same.
+of cores and by the sizes of the caches. The pipeline fixes these choices.
 
 Processors of one class then write the same bytes. The class is the instruction set and the kind of
 device.

@@ -42,7 +42,7 @@ def run(name: str, main: Callable[[], None]) -> None:
         reason = os.strerror(error.errno) if error.errno else error
         sys.exit(f"{name}: {error.filename}: {reason}" if error.filename else f"{name}: {reason}")
     except KeyboardInterrupt:
-        sys.exit(f"{name}: interrupted; the outputs are unchanged")
+        sys.exit(f"{name}: interrupted; the stage wrote nothing")
 
 
 def _end_with(parent: int) -> None:

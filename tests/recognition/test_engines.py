@@ -1,6 +1,5 @@
 """Both engines give the same results, and the service runs without TensorFlow."""
 
-import os
 import re
 from pathlib import Path
 
@@ -82,16 +81,6 @@ def test_an_idle_worker_uses_less_than_120_mib(repository, png_files):
     assert int(resident) < 120 * 1024
 
 
-def test_the_log_of_a_loading_engine_is_shown_only_if_it_fails(artifact, capfd):
+def test_a_loading_engine_logs_nothing(artifact, capfd):
     engines.load(artifact.path / "data/model", "litert")
     assert capfd.readouterr().err == ""
-
-    def fail():
-        with engines._hidden_log():
-            os.write(2, b"the reason\n")
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fail()
-    os.write(2, b"later\n")
-    assert capfd.readouterr().err == "the reason\nlater\n"

@@ -49,7 +49,7 @@ def test_write_atomically_replaces_the_file(output):
         ("StageError('a sentence')", "a sentence"),
         ("OSError(28, 'long text', 'file')", "file: No space left on device"),
         ("OSError('only a text')", "only a text"),
-        ("KeyboardInterrupt", "interrupted; the outputs are unchanged"),
+        ("KeyboardInterrupt", "interrupted; the stage wrote nothing"),
     ],
 )
 def test_run_reports_an_error_in_one_sentence(tmp_path, raised, sentence):

@@ -1,10 +1,11 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from stages.common import network, params
 from stages.common.runner import StageError
-from stages.train import train
+from stages.train import _compare, _cross_entropy, train
 from tests.conftest import PROJECT
 
 
@@ -69,3 +70,36 @@ def test_average_without_decay_equals_the_model(chosen, testing):
     average = train(model, split, split, recipe, 1, 1, lambda figures: None)
     for mean, value in zip(average.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(mean, value, rtol=1e-6, atol=1e-7)
+
+
+def test_a_machine_of_another_class_is_reported(tmp_path, capsys):
+    recorded = tmp_path / "machine.txt"
+    _compare("x86_64, CPU", recorded)
+    recorded.write_text("x86_64, CPU\n")
+    _compare("x86_64, CPU", recorded)
+    assert capsys.readouterr().out == ""
+    _compare("aarch64, CPU", recorded)
+    output = capsys.readouterr().out
+    assert output.startswith(
+        f"this machine (aarch64, CPU) is of another class than the one that wrote {recorded} "
+        "(x86_64, CPU), so "
+    )
+    assert output.count("\n") == 1
+
+
+def test_the_cross_entropy_and_its_gradient_equal_tensorflows():
+    random = np.random.default_rng(0)
+    logits = tf.constant(random.normal(0, 5, (20, 10)).astype(np.float32))
+    targets = tf.nn.softmax(random.normal(size=(20, 10)).astype(np.float32))
+    values = []
+    for function in (
+        lambda: _cross_entropy(logits, targets),
+        lambda: tf.nn.softmax_cross_entropy_with_logits(targets, logits),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            losses = function()
+            loss = tf.reduce_sum(losses**2)
+        values.append((losses.numpy(), tape.gradient(loss, logits).numpy()))
+    for ours, tensorflows in zip(*values, strict=True):
+        np.testing.assert_allclose(ours, tensorflows, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,40 @@
+"""Keep the log messages of libraries out of standard error."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from tempfile import TemporaryFile
+from typing import Any
+
+
+def call(module: str, function: str, *arguments: Any) -> Any:
+    """Import a module without its log messages, and call a function of it.
+
+    TensorFlow 2.21 logs at import that it uses oneDNN, whatever the log level is.
+    """
+    with hidden_standard_error():
+        imported = import_module(module)
+    return getattr(imported, function)(*arguments)
+
+
+@contextmanager
+def hidden_standard_error() -> Iterator[None]:
+    """Hide standard error, unless an exception is raised: then show what was hidden.
+
+    This is for libraries that write to the file descriptor itself and have no setting for it.
+    """
+    sys.stderr.flush()
+    with TemporaryFile() as log:
+        stderr = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            log.seek(0)
+            os.write(stderr, log.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
