@@ -295,25 +295,35 @@ def manifest_sha256(folder: Path) -> str:
 
 def pin_artifact(folder: Path) -> None:
     """Write the manifest of an artifact, and a dvc.lock that pins both, without the other code."""
-    artifact = folder / "data/model"
-    contents = {
-        file.relative_to(artifact).as_posix(): file.read_bytes()
-        for file in artifact.rglob("*")
-        if file.is_file()
-    }
-    lines = [
-        f"{hashlib.sha256(content).hexdigest()}  data/model/{name}\n"
-        for name, content in sorted(contents.items())
-    ]
-    (folder / "data/model.sha256").write_text("".join(lines))
-    md5s = {name: hashlib.md5(content).hexdigest() for name, content in contents.items()}
+    write_manifest(folder)
+    md5s = {name: hashlib.md5(content).hexdigest() for name, content in contents_of(folder).items()}
+    manifest = (folder / "data/model.sha256").read_bytes()
     pin_outputs(
         folder,
         {
             "data/model": f"{pin.directory_hash(md5s)}.dir",
-            "data/model.sha256": hashlib.md5("".join(lines).encode()).hexdigest(),
+            "data/model.sha256": hashlib.md5(manifest).hexdigest(),
         },
     )
+
+
+def write_manifest(folder: Path) -> None:
+    """Write the manifest of the artifact in a folder."""
+    lines = [
+        f"{hashlib.sha256(content).hexdigest()}  data/model/{name}\n"
+        for name, content in sorted(contents_of(folder).items())
+    ]
+    (folder / "data/model.sha256").write_text("".join(lines))
+
+
+def contents_of(folder: Path) -> dict[str, bytes]:
+    """Return the content of each file of the artifact in a folder, by its path."""
+    artifact = folder / "data/model"
+    return {
+        file.relative_to(artifact).as_posix(): file.read_bytes()
+        for file in artifact.rglob("*")
+        if file.is_file()
+    }
 
 
 def pin_outputs(folder: Path, md5s: dict[str, str]) -> None:

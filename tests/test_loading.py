@@ -1,5 +1,6 @@
 """Tests that load the model from checkouts, clones and repositories with a DVC remote."""
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -12,13 +13,19 @@ import yaml
 from PIL import Image, ImageOps
 
 import service
-from service import loading
-from service.recognition import pin
 from service.recognition.images import ImageError, NoInkError
 from service.recognition.pin import PinError
-from tests.conftest import ENVIRONMENT, PROJECT, Repository, in_process, pinned_version
+from tests.conftest import (
+    ENVIRONMENT,
+    PROJECT,
+    Repository,
+    in_process,
+    pinned_version,
+    write_manifest,
+)
 
 MODEL = "data/model"
+MANIFEST = "data/model.sha256"
 TAG = "mnist@v1.0.0"
 BLANK = bytes.fromhex(
     "47494638376101000100800000ffffff0000002c000000000100010000020144003b"
@@ -27,11 +34,13 @@ BLANK = bytes.fromhex(
 
 @pytest.fixture(scope="module")
 def releases(artifact, tmp_path_factory):
-    """A folder with a DVC repository, its remote, which has two artifacts, and the first lock."""
+    """A folder with a DVC repository, a remote with two artifacts, and the first one's pin."""
     folder = tmp_path_factory.mktemp("releases")
     new = Repository(folder / "pushed")
     shutil.copytree(artifact.path / MODEL, new.path / MODEL)
-    stage = {"cmd": "true", "outs": [{MODEL: {"persist": True}}]}
+    write_manifest(new.path)
+    outputs = [{MODEL: {"persist": True}}, {MANIFEST: {"cache": False, "persist": True}}]
+    stage = {"cmd": "true", "outs": outputs}
     (new.path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"export": stage}}))
     new.run("git", "init", "--quiet", "--initial-branch=main")
     new.run("dvc", "init", "--quiet")
@@ -39,7 +48,9 @@ def releases(artifact, tmp_path_factory):
     new.run("dvc", "commit", "--force")
     new.run("dvc", "push")
     shutil.copy(new.path / "dvc.lock", folder / "first.lock")
+    shutil.copy(new.path / MANIFEST, folder / "first.sha256")
     (new.path / MODEL / "notes.txt").write_text("The second artifact has one more file.")
+    write_manifest(new.path)
     new.run("dvc", "commit", "--force")
     new.run("dvc", "push")
     return folder
@@ -50,13 +61,15 @@ def pushed(releases, tmp_path):
     """A repository that pins the first artifact at TAG, and the second on `main`."""
     shutil.copytree(releases, tmp_path, dirs_exist_ok=True)
     new = Repository(tmp_path / "pushed")
-    config, lock = new.path / ".dvc/config", new.path / "dvc.lock"
+    config, lock, manifest = (new.path / name for name in (".dvc/config", "dvc.lock", MANIFEST))
     config.write_text(config.read_text().replace(str(releases), str(tmp_path)))
-    second = lock.read_text()
+    second = lock.read_text(), manifest.read_text()
     shutil.copy(tmp_path / "first.lock", lock)
+    shutil.copy(tmp_path / "first.sha256", manifest)
     commit(new, "The first artifact")
     new.run("git", "tag", TAG)
-    lock.write_text(second)
+    lock.write_text(second[0])
+    manifest.write_text(second[1])
     commit(new, "The second artifact")
     return new
 
@@ -233,20 +246,26 @@ def test_commits_and_branches_are_revisions(pushed, artifact):
         assert service.load(pushed.path, rev).version == artifact.version
 
 
-def test_the_manifest_is_fetched_with_the_lock(pushed, monkeypatch):
-    (pushed.path / "data/model.sha256").write_text("digests")
-    commit(pushed, "A manifest")
-    forget(pushed)
-    manifests = []
+def test_the_manifest_is_fetched_and_verified_with_the_artifact(pushed):
+    manifest = pushed.path / MANIFEST
+    expected = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    assert service.load(url(pushed)).sha256 == expected
+    manifest.write_text(manifest.read_text().replace("0", "1"))
+    commit(pushed, "Another manifest")
+    with pytest.raises(PinError, match="is not the pinned manifest"):
+        service.load(url(pushed))
 
-    def read(checkout: Path) -> pin.Pin:
-        manifests.append((checkout / "data/model.sha256").read_text())
-        return pin.read(checkout / "dvc.lock")
 
-    monkeypatch.setattr(loading, "_read", read)
-    for source in (url(pushed), pushed.path):
-        service.load(source)
-    assert manifests == ["digests"] * 2
+def test_a_revision_without_a_manifest_needs_a_permission(pushed):
+    lock = pushed.path / "dvc.lock"
+    content = yaml.safe_load(lock.read_text())
+    outputs = content["stages"]["export"]["outs"]
+    content["stages"]["export"]["outs"] = [out for out in outputs if out["path"] == MODEL]
+    lock.write_text(yaml.safe_dump(content))
+    commit(pushed, "No manifest")
+    with pytest.raises(PinError, match="MD5 only"):
+        service.load(url(pushed))
+    assert service.load(url(pushed), allow_md5_only=True).sha256 == ""
 
 
 def test_the_example_in_the_documentation_runs(pushed, artifact, png_files, tmp_path):

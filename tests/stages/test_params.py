@@ -46,7 +46,11 @@ def test_dvc_experiments_keep_the_comments(tmp_path):
     ("key", "value", "sentence"),
     [
         ("train.epoch", 3, "train.epoch is not a known key; the known keys are strategy, epochs"),
-        ("epochs", 3, "epochs is not a known key; the known keys are data, network, train"),
+        (
+            "epochs",
+            3,
+            "epochs is not a known key; the known keys are data, threads, network, train",
+        ),
         ("train.epochs", None, "train.epochs: Input should be a valid integer, not None"),
         ("train.epochs", "3", "train.epochs: Input should be a valid integer, not '3'"),
         ("train.epochs", 2.5, "train.epochs: Input should be a valid integer, not 2.5"),
@@ -92,7 +96,7 @@ def test_invalid_value_is_reported_in_one_line_with_its_key(tmp_path, key, value
     [
         (
             "",
-            "the file must contain the keys data, network, train, evaluate, pictures, export",
+            "the file must contain the keys data, threads, network, train, evaluate",
         ),
         ("- 1", "the file must contain the keys"),
         ("7", "the file must contain the keys"),
@@ -107,7 +111,7 @@ def test_invalid_value_is_reported_in_one_line_with_its_key(tmp_path, key, value
         ("a: \0", "is not YAML: unacceptable character #x0000"),
         (b"name: \xff", "is not UTF-8: invalid start byte at byte 6"),
         ("train: {}".encode("utf-16"), "is not UTF-8"),
-        ("".join(f"key{n}: 1\n" for n in range(2000)), "; and 2001 more"),
+        ("".join(f"key{n}: 1\n" for n in range(2000)), "; and 2002 more"),
         (f"? {'x' * 60_000}\n: 1", "is not a known key; the known keys are data"),
     ],
 )
