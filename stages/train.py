@@ -11,6 +11,7 @@ Several workers train the same network as one, except for rounding: each replica
 losses of its own rows of a batch, and the replicas sum their gradients.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -30,6 +31,8 @@ from stages.common.runner import StageError, atomic_directory
 
 STEPS_PER_CALL = 25  # steps in one call of TensorFlow; the progress bar moves after each call
 
+LOCK = Path("dvc.lock")
+MACHINE = paths.TRAINING / determinism.MACHINE
 NO_LABEL = -1  # the label of a background image
 
 
@@ -291,21 +294,28 @@ def main() -> None:
     machine = determinism.machine_class(
         {device.device_type for device in tf.config.list_physical_devices()}
     )
-    _compare(machine, paths.TRAINING / determinism.MACHINE)
+    _compare(machine, LOCK)
     with distribute.reporting_lost_workers(strategy):
         _run(chosen, strategy, machine)
 
 
-def _compare(machine: str, recorded: Path) -> None:
-    """Say so if the network of the last run was trained on a machine of another class."""
-    with suppress(FileNotFoundError):
-        other = recorded.read_text().strip()
-        if other != machine:
-            tqdm.write(
-                f"this machine ({machine}) is of another class than the one that wrote {recorded} "
-                f"({other}), so the network gets other bytes and dvc.lock changes; the metrics "
-                "change only a little"
-            )
+def _compare(machine: str, lock: Path) -> None:
+    """Say so if a machine of another class wrote dvc.lock.
+
+    DVC has removed the file of that machine, but the lock still has its MD5.
+    """
+    with suppress(params.ParamsError, KeyError, TypeError):
+        for out in params.parse(lock)["stages"]["train"]["outs"]:
+            if Path(out["path"]) == MACHINE and out["md5"] != _md5(f"{machine}\n"):
+                tqdm.write(
+                    f"this machine ({machine}) is of another class than the one that wrote {lock}, "
+                    "so the network gets other bytes and the lock changes; the metrics change "
+                    "only a little"
+                )
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _run(chosen: params.Params, strategy: tf.distribute.Strategy, machine: str) -> None:
@@ -357,7 +367,7 @@ def _run(chosen: params.Params, strategy: tf.distribute.Strategy, machine: str) 
             tqdm.write(f"epoch {epoch}/{chosen.train.epochs}: {text}")
             live.next_step()
 
-        (curves / determinism.MACHINE).write_text(f"{machine}\n")
+        (curves / MACHINE.name).write_text(f"{machine}\n")
         average = run_training(after_epoch)
         network.calibrate(average, images[cut:], labels[cut:])
         network.save(average, folder)

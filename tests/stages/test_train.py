@@ -1,7 +1,10 @@
+import hashlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 
 from stages.common import network, params
 from stages.common.runner import StageError
@@ -73,16 +76,17 @@ def test_average_without_decay_equals_the_model(chosen, testing):
 
 
 def test_a_machine_of_another_class_is_reported(tmp_path, capsys):
-    recorded = tmp_path / "machine.txt"
-    _compare("x86_64, CPU", recorded)
-    recorded.write_text("x86_64, CPU\n")
-    _compare("x86_64, CPU", recorded)
+    lock = tmp_path / "dvc.lock"
+    _compare("x86_64, CPU", lock)
+    written = hashlib.md5(b"x86_64, CPU\n").hexdigest()
+    outs = [{"path": "data/training/machine.txt", "hash": "md5", "md5": written}]
+    lock.write_text(yaml.safe_dump({"stages": {"train": {"outs": outs}}}))
+    _compare("x86_64, CPU", lock)
     assert capsys.readouterr().out == ""
-    _compare("aarch64, CPU", recorded)
+    _compare("aarch64, CPU", lock)
     output = capsys.readouterr().out
     assert output.startswith(
-        f"this machine (aarch64, CPU) is of another class than the one that wrote {recorded} "
-        "(x86_64, CPU), so "
+        f"this machine (aarch64, CPU) is of another class than the one that wrote {lock}, so "
     )
     assert output.count("\n") == 1
 
