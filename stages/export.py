@@ -34,7 +34,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from service.recognition import engines, images, manifest, quiet
 from stages import evaluate
-from stages.common import network, params, paths
+from stages.common import determinism, network, params, paths
 from stages.common.model_card import model_card
 from stages.common.runner import StageError, atomic_directory, write_atomically
 
@@ -233,5 +233,6 @@ def main() -> None:
     listed = list_files(paths.MODEL)
     write_atomically(paths.MANIFEST, listed)
     sha256 = hashlib.sha256(listed).hexdigest()
-    write_atomically(paths.MODEL_CARD, model_card(chosen, metrics, sha256).encode())
+    machine = (paths.NETWORK / determinism.MACHINE).read_text().strip()
+    write_atomically(paths.MODEL_CARD, model_card(chosen, metrics, sha256, machine).encode())
     print(f"exported; the labels of {count:,} PNG files match the predictions of evaluate")

@@ -11,9 +11,7 @@ Several workers train the same network as one, except for rounding: each replica
 losses of its own rows of a batch, and the replicas sum their gradients.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +29,6 @@ from stages.common.runner import StageError, atomic_directory
 
 STEPS_PER_CALL = 25  # steps in one call of TensorFlow; the progress bar moves after each call
 
-LOCK = Path("dvc.lock")
-MACHINE = paths.TRAINING / determinism.MACHINE
 NO_LABEL = -1  # the label of a background image
 
 
@@ -294,28 +290,25 @@ def main() -> None:
     machine = determinism.machine_class(
         {device.device_type for device in tf.config.list_physical_devices()}
     )
-    _compare(machine, LOCK)
+    _compare(machine, paths.MODEL_CARD)
     with distribute.reporting_lost_workers(strategy):
         _run(chosen, strategy, machine)
 
 
-def _compare(machine: str, lock: Path) -> None:
-    """Say so if a machine of another class wrote dvc.lock.
+def _compare(machine: str, card: Path) -> None:
+    """Say so if the last model was trained on a machine of another class.
 
-    DVC has removed the file of that machine, but the lock still has its MD5.
+    Args:
+        machine: The class of this machine.
+        card: The model card of the last model, which may be missing.
     """
-    with suppress(params.ParamsError, KeyError, TypeError):
-        for out in params.parse(lock)["stages"]["train"]["outs"]:
-            if Path(out["path"]) == MACHINE and out["md5"] != _md5(f"{machine}\n"):
-                tqdm.write(
-                    f"this machine ({machine}) is of another class than the one that wrote {lock}, "
-                    "so the network gets other bytes and the lock changes; the metrics change "
-                    "only a little"
-                )
-
-
-def _md5(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    other = determinism.recorded_class(card.read_text()) if card.exists() else ""
+    if other and other != machine:
+        tqdm.write(
+            f"this machine ({machine}) is of another class than the one that wrote dvc.lock "
+            f"({other}), so the network gets other bytes and dvc.lock changes; the metrics change "
+            "only a little"
+        )
 
 
 def _run(chosen: params.Params, strategy: tf.distribute.Strategy, machine: str) -> None:
@@ -367,8 +360,8 @@ def _run(chosen: params.Params, strategy: tf.distribute.Strategy, machine: str) 
             tqdm.write(f"epoch {epoch}/{chosen.train.epochs}: {text}")
             live.next_step()
 
-        (curves / MACHINE.name).write_text(f"{machine}\n")
         average = run_training(after_epoch)
         network.calibrate(average, images[cut:], labels[cut:])
         network.save(average, folder)
+        (folder / determinism.MACHINE).write_text(f"{machine}\n")
     checkpoint.remove()

@@ -40,8 +40,8 @@ def main() -> None:
     if not changed:
         print("`make repro` changed no tracked file")
         return
-    file = paths.TRAINING / determinism.MACHINE
-    committed, this = git("show", f"HEAD:{file}").strip(), file.read_text().strip()
+    cards = git("show", f"HEAD:{paths.MODEL_CARD}"), paths.MODEL_CARD.read_text()
+    committed, this = map(determinism.recorded_class, cards)
     if this != committed:
         print(
             f"this machine ({this}) is of another class than the one that wrote dvc.lock "

@@ -3,11 +3,11 @@ import subprocess
 
 import pytest
 
-from stages.common import determinism, paths
+from stages.common import paths
 from tests import bits, reproduced
 
 FILES = {
-    paths.TRAINING / determinism.MACHINE: "x86_64, AVX2 and FMA, CPU\n",
+    paths.MODEL_CARD: "Trained on: x86_64, AVX2 and FMA, CPU\n",
     paths.EVALUATION / "metrics.json": json.dumps({"accuracy": 0.996, "errors": 40}),
     paths.PICTURES / "metrics.json": json.dumps({"tuned": {"GIF": 0.98}}),
 }
@@ -17,7 +17,7 @@ FILES = {
 def commit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for file, content in FILES.items():
-        file.parent.mkdir(parents=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content)
     user = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
     for command in (["init", "--quiet"], ["add", "."], [*user, "commit", "--quiet", "-m", "A run"]):
@@ -45,7 +45,7 @@ def test_a_change_on_a_machine_of_the_same_class_fails(commit, monkeypatch):
     ],
 )
 def test_a_machine_of_another_class_has_close_metrics(commit, capsys, accuracy, gif, failure):
-    (paths.TRAINING / determinism.MACHINE).write_text("aarch64, CPU\n")
+    paths.MODEL_CARD.write_text("Trained on: aarch64, CPU\n")
     (paths.EVALUATION / "metrics.json").write_text(json.dumps({"accuracy": accuracy}))
     (paths.PICTURES / "metrics.json").write_text(json.dumps({"tuned": {"GIF": gif}}))
     if failure:

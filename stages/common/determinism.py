@@ -10,6 +10,7 @@ device.
 
 import os
 import platform
+import re
 from pathlib import Path
 
 # Libraries read these variables when Python imports them. The values limit processors to AVX2 and
@@ -26,7 +27,7 @@ ENVIRONMENT = {
 # OpenCV warns if the processor does not have AVX-512 anyway.
 ENVIRONMENT_AVX512 = {"OPENCV_CPU_DISABLE": "AVX512-SKX"}
 
-MACHINE = "machine.txt"  # the output of `train` that describes the class of its machine
+MACHINE = "machine.txt"  # the file in data/network with the class of the machine that trained
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -63,6 +64,12 @@ def machine_class(devices: set[str]) -> str:
     if {"avx2", "fma"} <= _processor_features():
         parts.append("AVX2 and FMA")
     return ", ".join([*parts, " and ".join(sorted(devices))])
+
+
+def recorded_class(card: str) -> str:
+    """Return the class of machine that a model card names, or an empty string."""
+    match = re.search(r"^Trained on: (.+)$", card, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def _processor_features() -> set[str]:

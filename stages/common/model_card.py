@@ -15,6 +15,8 @@ model in `data/model` that the same `dvc.lock` pins.
 
 SHA-256 of data/model.sha256: `{sha256}`
 
+Trained on: {machine}
+
 ## Use
 The model recognizes which of {classes} a gray image of 28 x 28 pixels shows. The digit must be
 white on black and centered as in {name}. The model is intended for learning, for demonstrations
@@ -46,19 +48,21 @@ was trained for {epochs} epochs with seed {seed}.
 """
 
 
-def model_card(chosen: Params, metrics: dict[str, Any], sha256: str) -> str:
+def model_card(chosen: Params, metrics: dict[str, Any], sha256: str, machine: str) -> str:
     """Write the model card in Markdown.
 
     Args:
         chosen: The parameters of the run.
         metrics: The content of evaluation's metrics.json.
         sha256: The SHA-256 of the artifact's manifest.
+        machine: The class of the machine that trained the network.
     """
     recall = metrics["recall"]
     lowest = min(recall, key=recall.__getitem__)
     return TEXT.format(
         **{key: value for key, value in metrics.items() if key != "robustness"},
         sha256=sha256,
+        machine=machine,
         name=chosen.data.name,
         source=chosen.data.source,
         kind=chosen.network.kind,

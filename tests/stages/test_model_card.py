@@ -1,8 +1,9 @@
-from stages.common import params
+from stages.common import determinism, params
 from stages.common.model_card import model_card
 from tests.conftest import PROJECT
 
 SHA256 = "5a" * 32
+MACHINE = "x86_64, AVX2 and FMA, CPU"
 METRICS = {
     "accuracy": 0.9968,
     "errors": 32,
@@ -17,9 +18,10 @@ METRICS = {
 
 def test_card_shows_the_metrics():
     chosen = params.load(PROJECT / "params.yaml")
-    text = model_card(chosen, METRICS, SHA256)
+    text = model_card(chosen, METRICS, SHA256, MACHINE)
     assert text.startswith(f"# Model card: {chosen.data.name}, `{chosen.network.kind}`\n")
     assert f"\nSHA-256 of data/model.sha256: `{SHA256}`\n" in text
+    assert determinism.recorded_class(text) == MACHINE
     assert "| accuracy | 99.68% (32 errors) |" in text
     assert "| lowest recall of a class | 99.10% (7) |" in text
     assert "| accuracy under noise | 98.00% |\n| accuracy under blur | 97.00% |" in text
@@ -35,4 +37,6 @@ def test_card_describes_the_training_on_background_images():
     ):
         recipe = chosen.recipe.model_copy(update={"background_fraction": fraction})
         train = chosen.train.model_copy(update={kind: recipe})
-        assert sentence in model_card(chosen.model_copy(update={"train": train}), METRICS, SHA256)
+        assert sentence in model_card(
+            chosen.model_copy(update={"train": train}), METRICS, SHA256, MACHINE
+        )

@@ -1,10 +1,7 @@
-import hashlib
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import yaml
 
 from stages.common import network, params
 from stages.common.runner import StageError
@@ -76,17 +73,17 @@ def test_average_without_decay_equals_the_model(chosen, testing):
 
 
 def test_a_machine_of_another_class_is_reported(tmp_path, capsys):
-    lock = tmp_path / "dvc.lock"
-    _compare("x86_64, CPU", lock)
-    written = hashlib.md5(b"x86_64, CPU\n").hexdigest()
-    outs = [{"path": "data/training/machine.txt", "hash": "md5", "md5": written}]
-    lock.write_text(yaml.safe_dump({"stages": {"train": {"outs": outs}}}))
-    _compare("x86_64, CPU", lock)
+    card = tmp_path / "model_card.md"
+    _compare("x86_64, CPU", card)
+    for text in ("# Model card of version 0.2.0\n", "# Model card\n\nTrained on: x86_64, CPU\n"):
+        card.write_text(text)
+        _compare("x86_64, CPU", card)
     assert capsys.readouterr().out == ""
-    _compare("aarch64, CPU", lock)
+    _compare("aarch64, CPU", card)
     output = capsys.readouterr().out
     assert output.startswith(
-        f"this machine (aarch64, CPU) is of another class than the one that wrote {lock}, so "
+        "this machine (aarch64, CPU) is of another class than the one that wrote dvc.lock "
+        "(x86_64, CPU), so "
     )
     assert output.count("\n") == 1
 
