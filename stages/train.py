@@ -146,7 +146,7 @@ def _stepper(
         targets = tf.one_hot(labels, 10) * (1 - smoothing) + smoothing / 10
         with tf.GradientTape() as tape:
             logits = model(tf.cast(images, model.compute_dtype), training=True)
-            losses = _cross_entropy(logits, targets)
+            losses = _cross_entropy(logits, tf.cast(targets, logits.dtype))
             loss = tf.reduce_sum(losses) / batch_images
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply(gradients, model.trainable_variables)  # sums the gradients of all replicas
