@@ -32,8 +32,7 @@ def is_untried() -> bool:
 
     The pipeline limits a processor with AVX-512 to AVX2, but none was at hand to prove it.
     """
-    cpuinfo = determinism.CPUINFO
-    return cpuinfo.exists() and "avx512f" in cpuinfo.read_text()
+    return "avx512f" in determinism._processor_features()
 
 
 def digest(*values: Any) -> str:
@@ -153,14 +152,16 @@ def main() -> None:
     name = parser.parse_args().record
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    reference, found = results.get("hashes", {}), {}
-    for what, found[what] in hashes():
-        note = "" if reference.get(what, found[what]) == found[what] else "  differs"
-        print(f"{what:50} {found[what]}{note}", flush=True)
+    reference: dict[str, str] = results.get("hashes", {})
+    differing = []
+    for what, value in hashes():
+        differs = reference.setdefault(what, value) != value
+        if differs:
+            differing.append(what)
+        print(f"{what:50} {value}{'  differs' if differs else ''}", flush=True)
     if name:
-        differing = [what for what in found if found[what] != reference.get(what, found[what])]
         machines = results.get("machines", {}) | {name: differing}
-        results = {"hashes": found | reference, "machines": machines}
+        results = {"hashes": reference, "machines": machines}
         RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
 

@@ -16,8 +16,9 @@ from typing import Any
 from stages.common import determinism, paths
 from tests import bits
 
-# The largest differences of an accuracy from the committed one: about four standard deviations of
-# the results of different seeds, on the test split and on 1,000 pictures of one kind.
+# The largest accepted differences from a committed accuracy. On the test split, the limit is five
+# standard deviations over seeds (0.04 %, see stages/README.md). It is larger for pictures, because
+# each accuracy there is of 1,000 pictures only.
 TOLERANCES = {paths.EVALUATION / "metrics.json": 0.002, paths.PICTURES / "metrics.json": 0.03}
 
 

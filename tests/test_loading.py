@@ -107,6 +107,16 @@ def refusal(source: str | Path, rev: str | None = None) -> str:
     return sentence
 
 
+def assert_answers_like_the_service(artifact, files, labels, probabilities):
+    """Compare the results for picture files with those of `POST /recognize`."""
+    forms = [("image", (file.name, file.read_bytes())) for file in files]
+    parameters = {"probabilities": "true"}
+    answer = in_process(artifact).post("/recognize", files=forms, params=parameters).json()
+    served = [result["probabilities"][0] for result in answer["results"]]
+    assert labels.tolist() == [result["labels"][0] for result in answer["results"]]
+    np.testing.assert_array_equal(probabilities, np.array(served, np.float32))
+
+
 def test_model_of_a_checkout_answers_as_the_service_does(artifact, testing, png_files):
     model = service.load(artifact.path)
     assert model.version == artifact.version
@@ -115,12 +125,7 @@ def test_model_of_a_checkout_answers_as_the_service_does(artifact, testing, png_
     assert probabilities.dtype == np.float32
     np.testing.assert_array_equal(labels, artifact.predictions)
 
-    forms = [("image", (file.name, file.read_bytes())) for file in png_files]
-    parameters = {"probabilities": "true"}
-    answer = in_process(artifact).post("/recognize", files=forms, params=parameters).json()
-    served = [result["probabilities"][0] for result in answer["results"]]
-    assert labels.tolist() == [result["labels"][0] for result in answer["results"]]
-    np.testing.assert_array_equal(probabilities, np.array(served, np.float32))
+    assert_answers_like_the_service(artifact, png_files, labels, probabilities)
 
     images = np.asfortranarray(testing[0])
     np.testing.assert_array_equal(model.recognize(images)[1], probabilities)
@@ -133,12 +138,7 @@ def test_pictures_of_any_form_are_decoded_as_the_service_decodes_them(artifact, 
     for file in files:
         large.save(file)
     labels, probabilities = service.load(artifact.path).recognize_files(map(str, files))
-    forms = [("image", (file.name, file.read_bytes())) for file in files]
-    parameters = {"probabilities": "true"}
-    answer = in_process(artifact).post("/recognize", files=forms, params=parameters).json()
-    served = [result["probabilities"][0] for result in answer["results"]]
-    assert labels.tolist() == [result["labels"][0] for result in answer["results"]]
-    np.testing.assert_array_equal(probabilities, np.array(served, np.float32))
+    assert_answers_like_the_service(artifact, files, labels, probabilities)
 
 
 @pytest.mark.parametrize("engine", ["litert", "tensorflow"])

@@ -19,7 +19,8 @@ from stages.common.runner import StageError
 
 PIPELINE = Path("dvc.yaml")
 
-Identity = tuple[int, ...]  # of a file: no program can change the content and keep the identity
+# The kernel sets the time of the last change (ctime), so an edit always changes the identity.
+Identity = tuple[int, ...]
 
 
 class Inputs:
@@ -28,9 +29,10 @@ class Inputs:
     def __init__(self, stage: str) -> None:
         definition = params.parse(PIPELINE)["stages"][stage]
         self._paths: list[str] = definition.get("deps", [])
-        self._keys = [_resolved(key) for key in definition.get("params", [])]
+        content = params.parse(params.FILE)
+        keys = [_resolved(key, content) for key in definition.get("params", [])]
+        self._values = {key: _value(content, key) for key in keys}
         self._files = {file: (_identity(file), _digest(file)) for file in self._list()}
-        self._values = self._read_params()
 
     def check(self) -> None:
         """Compare the inputs with those of the start.
@@ -53,10 +55,10 @@ class Inputs:
         for file, (identity, digest) in self._files.items():
             if _identity(file) != identity and _digest(file) != digest:
                 yield file
-        values = self._read_params()
-        yield from (
-            f"{key} in {params.FILE}" for key in self._keys if values[key] != self._values[key]
-        )
+        content = params.parse(params.FILE)
+        for key, value in self._values.items():
+            if _value(content, key) != value:
+                yield f"{key} in {params.FILE}"
 
     def _list(self) -> Iterator[str]:
         for path in self._paths:
@@ -65,14 +67,9 @@ class Inputs:
             for folder, _, names in os.walk(path):
                 yield from (f"{folder}/{name}" for name in names)
 
-    def _read_params(self) -> dict[str, Any]:
-        content = params.parse(params.FILE)
-        return {key: _value(content, key) for key in self._keys}
 
-
-def _resolved(key: str) -> str:
+def _resolved(key: str, content: Any) -> str:
     """Replace `${network.kind}` and the like by their values, as DVC does."""
-    content = params.parse(params.FILE)
     return re.sub(r"\$\{([^}]*)\}", lambda match: str(_value(content, match[1])), key)
 
 
