@@ -9,7 +9,7 @@ writes `data/evaluation/`:
 - metrics.json
 - predictions.csv: one row for each image, in order
 - reliability.csv: one row for each bin of confidence
-- robustness.csv: one row for each corruption
+- robustness.csv: one row for each image corruption
 - mistakes.png: the most confident mistakes
 """
 
@@ -18,6 +18,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import astuple
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def evaluate(
     labels: np.ndarray,
     classes: list[str],
     rejected: list[int],
-    robustness: dict[str, float],
+    corrupted: dict[str, np.ndarray],
 ) -> dict[str, Any]:
     """Compute the content of metrics.json.
 
@@ -48,7 +49,8 @@ def evaluate(
         labels: The true labels, uint8 (N,).
         classes: The names of labels 0 to 9.
         rejected: The indices of images whose published label most reviewers reject.
-        robustness: The accuracy under each corruption, by its name.
+        corrupted: The probabilities on the same images under each corruption, float32 (N, 10), by
+            the name of the corruption. There is at least one.
 
     Raises:
         StageError: `rejected` contains an index that the test split does not have.
@@ -60,7 +62,7 @@ def evaluate(
         )
     predictions = probabilities.argmax(1)
     accepted = np.delete(np.arange(len(labels)), rejected)
-    bins = metrics.calibration_bins(probabilities, labels)
+    robustness = {name: metrics.accuracy(outputs, labels) for name, outputs in corrupted.items()}
     return {
         "accuracy": metrics.accuracy(probabilities, labels),
         "accuracy_without_rejected_labels": metrics.accuracy(
@@ -68,8 +70,13 @@ def evaluate(
         ),
         "errors": int((predictions != labels).sum()),
         "loss": metrics.cross_entropy(probabilities, labels),
-        "expected_calibration_error": metrics.expected_calibration_error(bins),
+        "expected_calibration_error": _calibration_error(probabilities, labels),
         "robustness": robustness,
+        "robustness_mean": fmean(robustness.values()),
+        "robustness_lowest": min(robustness.values()),
+        "robustness_calibration_error": fmean(
+            _calibration_error(outputs, labels) for outputs in corrupted.values()
+        ),
         "precision": dict(zip(classes, metrics.precision(predictions, labels), strict=True)),
         "recall": dict(zip(classes, metrics.recall(predictions, labels), strict=True)),
     }
@@ -113,6 +120,10 @@ def gallery(
     return picture
 
 
+def _calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    return metrics.expected_calibration_error(metrics.calibration_bins(probabilities, labels))
+
+
 def _write_table(file: Path, columns: tuple[str, ...], rows: Iterable[Iterable[object]]) -> None:
     with file.open("w", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
@@ -125,12 +136,12 @@ def main() -> None:
     images, labels = idx.load(paths.IDX, "testing")
     model = network.load(paths.NETWORK)
     probabilities = network.probabilities(model, images)
-    robustness = {
-        name: metrics.accuracy(network.probabilities(model, corrupted), labels)
-        for name, corrupted in image_corruptions.corrupted(images).items()
+    corrupted = {
+        name: network.probabilities(model, changed)
+        for name, changed in image_corruptions.corrupted(images).items()
     }
     classes, rejected = chosen.data.classes, chosen.evaluate.rejected_labels
-    figures = evaluate(probabilities, labels, classes, rejected, robustness)
+    figures = evaluate(probabilities, labels, classes, rejected, corrupted)
     figures["parameters"] = model.count_params()
     figures["multiply_adds"] = network.multiply_adds(model)
     with atomic_directory(paths.EVALUATION) as folder:
@@ -139,7 +150,7 @@ def main() -> None:
         _write_table(folder / PREDICTIONS, ("label", "prediction"), predictions)
         bins = map(astuple, metrics.calibration_bins(probabilities, labels))
         _write_table(folder / RELIABILITY, ("confidence", "accuracy", "images"), bins)
-        rows = {"none": figures["accuracy"], **robustness}.items()
+        rows = {"none": figures["accuracy"], **figures["robustness"]}.items()
         _write_table(folder / ROBUSTNESS, ("corruption", "accuracy"), rows)
         gallery(images, labels, probabilities, classes).save(folder / MISTAKES)
     print(

@@ -107,7 +107,7 @@ def of_evaluate(
 
     probabilities = network.probabilities(model, images)
     yield "evaluate: probabilities", digest(probabilities)
-    figures = evaluate.evaluate(probabilities, labels, classes, [], {})
+    figures = evaluate.evaluate(probabilities, labels, classes, [], {"fog": probabilities})
     yield "evaluate: metrics", digest(figures)
     picture = folder / "mistakes.png"
     evaluate.gallery(images, labels, probabilities, classes).save(picture)

@@ -171,9 +171,23 @@ def robustness() -> None:
             "without images whose published label most reviewers reject",
             f"{metrics['accuracy_without_rejected_labels']:.2%}",
         ],
-        *([name, f"{accuracy:.2%}"] for name, accuracy in metrics["robustness"].items()),
+        ["mean over the corruptions below", f"{metrics['robustness_mean']:.2%}"],
+        *(
+            [name.replace("_", " "), f"{accuracy:.2%}"]
+            for name, accuracy in metrics["robustness"].items()
+        ),
     ]
     _table(["test images", "accuracy"], rows)
+
+
+def robustness_calibration() -> None:
+    """Expected calibration error on corrupted images."""
+    metrics = _json("data/evaluation/metrics.json")
+    usual, corrupted = (metrics[f"{name}_calibration_error"] for name in ("expected", "robustness"))
+    _sentences(
+        f"The expected calibration error is {usual:.2%} on the test images, and {corrupted:.2%} on",
+        "average under a corruption.",
+    )
 
 
 def mistakes() -> None:

@@ -39,12 +39,20 @@ was trained for {epochs} epochs with seed {seed}.
 {accuracy_without_rejected_labels:.2%} |
 | lowest recall of a class | {lowest_recall:.2%} ({lowest_recall_class}) |
 | expected calibration error | {expected_calibration_error:.2%} |
+
+The corruptions below are those of MNIST-C (Mu and Gilmer, "MNIST-C: A Robustness Benchmark for
+Computer Vision", 2019).
+
+| metric on the corrupted test split | value |
+|---|---|
+| mean accuracy | {robustness_mean:.2%} |
+| mean expected calibration error | {robustness_calibration_error:.2%} |
 {robustness}
 
 ## Limits
 - The model returns one of ten labels for every image. {background}
-- The model makes more errors on images that are rare in {name} than the table shows.
-- The table shows one strength of each corruption. Stronger corruptions lower the accuracy further.
+- The model makes more errors on images that are rare in {name} than the first table shows.
+- The second table shows one strength of each corruption. Stronger ones lower the accuracy further.
 """
 
 
@@ -73,7 +81,7 @@ def model_card(chosen: Params, metrics: dict[str, Any], sha256: str, machine: st
         lowest_recall=recall[lowest],
         lowest_recall_class=lowest,
         robustness="\n".join(
-            f"| accuracy under {name} | {value:.2%} |"
+            f"| accuracy under {name.replace('_', ' ')} | {value:.2%} |"
             for name, value in metrics["robustness"].items()
         ),
         background=(

@@ -6,21 +6,34 @@ from stages.evaluate import TILE, evaluate, gallery
 
 LABELS = np.array([0, 1, 2, 3, 4], np.uint8)
 PROBABILITIES = np.eye(10, dtype=np.float32)[[0, 1, 2, 3, 9]] * 0.8 + 0.02
+CORRUPTED = {
+    "fog": np.tile(np.eye(10, dtype=np.float32)[0] * 0.5 + 0.05, (5, 1)),
+    "scale": PROBABILITIES,
+}
 CLASSES = list("abcdefghij")
 IMAGES = np.zeros((5, 28, 28), np.uint8)
 
 
 def test_figures_count_errors_and_leave_out_rejected_labels():
-    figures = evaluate(PROBABILITIES, LABELS, CLASSES, rejected=[0, 4], robustness={"blur": 0.5})
+    figures = evaluate(PROBABILITIES, LABELS, CLASSES, rejected=[0, 4], corrupted=CORRUPTED)
     assert figures["accuracy"] == 0.8
     assert figures["errors"] == 1
-    assert figures["robustness"] == {"blur": 0.5}
     assert figures["accuracy_without_rejected_labels"] == 1
+
+
+def test_figures_summarize_the_robustness():
+    figures = evaluate(PROBABILITIES, LABELS, CLASSES, rejected=[], corrupted=CORRUPTED)
+    assert figures["expected_calibration_error"] == pytest.approx(0.02)  # 0.82 for 0.8
+    assert figures["robustness"] == {"fog": 0.2, "scale": 0.8}
+    assert figures["robustness_mean"] == 0.5
+    assert figures["robustness_lowest"] == 0.2
+    # One label in five is 0, but the confidence in 0 is 0.55.
+    assert figures["robustness_calibration_error"] == pytest.approx((0.35 + 0.02) / 2)
 
 
 def test_rejected_label_outside_the_split_is_an_error():
     with pytest.raises(StageError, match="contains 5, but the last index of the test split is 4"):
-        evaluate(PROBABILITIES, LABELS, CLASSES, rejected=[5], robustness={})
+        evaluate(PROBABILITIES, LABELS, CLASSES, rejected=[5], corrupted={})
 
 
 def test_gallery_has_one_tile_per_mistake():

@@ -12,7 +12,10 @@ METRICS = {
     "parameters": 12345,
     "multiply_adds": 6789000,
     "recall": {"7": 0.991, "8": 0.999},
-    "robustness": {"noise": 0.98, "blur": 0.97},
+    "robustness": {"shot_noise": 0.98, "fog": 0.09},
+    "robustness_mean": 0.535,
+    "robustness_lowest": 0.09,
+    "robustness_calibration_error": 0.061,
 }
 
 
@@ -24,7 +27,8 @@ def test_card_shows_the_metrics():
     assert determinism.recorded_class(text) == MACHINE
     assert "| accuracy | 99.68% (32 errors) |" in text
     assert "| lowest recall of a class | 99.10% (7) |" in text
-    assert "| accuracy under noise | 98.00% |\n| accuracy under blur | 97.00% |" in text
+    assert "| mean accuracy | 53.50% |\n| mean expected calibration error | 6.10% |" in text
+    assert "| accuracy under shot noise | 98.00% |\n| accuracy under fog | 9.00% |" in text
     assert "12,345 parameters and computes 6,789,000 multiply-adds per image" in text
 
 
