@@ -3,14 +3,16 @@
     dvc repro evaluate
     dvc metrics show; dvc plots show
 
-The stage reads `data/network/`, `data/idx/`, and `data.classes` and `evaluate` in params.yaml. It
-writes `data/evaluation/`:
+The stage reads `data/network/`, the parts for testing in `data/idx/`, `data/handwriting/` and
+`data/non_digits/`, and `data.classes`, `data.handwriting` and `evaluate` in params.yaml. It writes
+`data/evaluation/`:
 
 - metrics.json
 - predictions.csv: one row for each image, in order
 - reliability.csv: one row for each bin of confidence
 - robustness.csv: one row for each image corruption
-- mistakes.png: the most confident mistakes
+- mistakes.png: the most confident mistakes on MNIST
+- handwriting_mistakes.png: the same for the other handwriting
 """
 
 import csv
@@ -29,6 +31,8 @@ from stages.common.runner import StageError, atomic_directory
 
 METRICS, PREDICTIONS, MISTAKES = "metrics.json", "predictions.csv", "mistakes.png"
 RELIABILITY, ROBUSTNESS = "reliability.csv", "robustness.csv"
+HANDWRITING_MISTAKES = "handwriting_mistakes.png"
+UNSURE = 0.5  # a confidence below it means that the picture is probably not a digit
 
 GALLERY = (8, 4)  # the largest number of columns and rows
 ZOOM = 4  # scale of the images
@@ -80,6 +84,34 @@ def evaluate(
         "precision": dict(zip(classes, metrics.precision(predictions, labels), strict=True)),
         "recall": dict(zip(classes, metrics.recall(predictions, labels), strict=True)),
     }
+
+
+def on_handwriting(
+    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray
+) -> dict[str, float]:
+    """Compute the metrics of one source of handwriting.
+
+    Args:
+        images: uint8 (N, 28, 28). An image is black if the service found no digit in its picture,
+            which counts as an error.
+        labels: The true labels, uint8 (N,).
+        probabilities: The probability of each label, float32 (N, 10).
+    """
+    correct = (probabilities.argmax(1) == labels) & images.any((1, 2))
+    return {
+        "accuracy": float(correct.mean()),
+        "expected_calibration_error": _calibration_error(probabilities, labels),
+        "unsure": unsure(probabilities),
+    }
+
+
+def unsure(probabilities: np.ndarray) -> float:
+    """Return the fraction of images that are probably not digits, by `UNSURE`.
+
+    Args:
+        probabilities: The probability of each label, float32 (N, 10).
+    """
+    return float((probabilities.max(1) < UNSURE).mean())
 
 
 def gallery(
@@ -142,6 +174,19 @@ def main() -> None:
     }
     classes, rejected = chosen.data.classes, chosen.evaluate.rejected_labels
     figures = evaluate(probabilities, labels, classes, rejected, corrupted)
+    others = {
+        source.name: idx.load(paths.HANDWRITING / source.name, "testing")
+        for source in chosen.data.handwriting
+    }
+    outputs = {name: network.probabilities(model, pixels) for name, (pixels, _) in others.items()}
+    figures["handwriting"] = {
+        name: on_handwriting(*others[name], found) for name, found in outputs.items()
+    }
+    non_digits = idx.parse((paths.NON_DIGITS / idx.FILES["testing"][0]).read_bytes())
+    figures["unsure"] = {
+        "digits": unsure(probabilities),
+        "non_digits": unsure(network.probabilities(model, non_digits)),
+    }
     figures["parameters"] = model.count_params()
     figures["multiply_adds"] = network.multiply_adds(model)
     with atomic_directory(paths.EVALUATION) as folder:
@@ -153,6 +198,11 @@ def main() -> None:
         rows = {"none": figures["accuracy"], **figures["robustness"]}.items()
         _write_table(folder / ROBUSTNESS, ("corruption", "accuracy"), rows)
         gallery(images, labels, probabilities, classes).save(folder / MISTAKES)
+        pixels, targets = (
+            np.concatenate(part) for part in zip(idx.NONE, *others.values(), strict=True)
+        )
+        found = np.concatenate([np.empty((0, 10), np.float32), *outputs.values()])
+        gallery(pixels, targets, found, classes).save(folder / HANDWRITING_MISTAKES)
     print(
         f"accuracy {figures['accuracy']:.2%} on {len(labels):,} test images, "
         f"{figures['errors']} errors"

@@ -12,6 +12,7 @@ losses of its own rows of a batch, and the replicas sum their gradients.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,17 @@ import tensorflow as tf
 from dvclive import Live
 from tqdm import tqdm
 
-from stages.common import checkpoint, determinism, distribute, idx, metrics, network, params, paths
+from stages.common import (
+    checkpoint,
+    determinism,
+    distribute,
+    idx,
+    metrics,
+    network,
+    params,
+    paths,
+    photometric,
+)
 from stages.common.augment import background, distort, transforms
 from stages.common.checkpoint import Figures
 from stages.common.idx import Split
@@ -29,7 +40,16 @@ from stages.common.runner import StageError, atomic_directory
 
 STEPS_PER_CALL = 25  # steps in one call of TensorFlow; the progress bar moves after each call
 
-NO_LABEL = -1  # the label of a background image
+NO_LABEL = -1  # the label of an image that is not a digit
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The images of all kinds, and the order in which the training uses them."""
+
+    images: np.ndarray  # uint8 (N, 28, 28)
+    labels: np.ndarray  # int32 (N,), or NO_LABEL
+    order: np.ndarray  # int32 (steps, images in a step): indices
 
 
 def train(
@@ -41,6 +61,8 @@ def train(
     seed: int,
     after_epoch: Callable[[Figures], None],
     key: np.ndarray | None = None,
+    handwriting: Split = idx.NONE,
+    non_digits: np.ndarray = idx.NONE[0],
 ) -> keras.Model:
     """Train a network on all replicas of the `tf.distribute` strategy in whose scope it was built.
 
@@ -49,13 +71,16 @@ def train(
         training: The images to train on, uint8 (N, 28, 28), and their labels, uint8 (N,).
         validation: The images to measure on after each epoch, in the same form.
         recipe: The hyperparameters.
-        epochs: The number of passes over the training images.
+        epochs: The number of passes over `training`.
         seed: The seed of the order of the images and of their augmentation.
         after_epoch: The function that the chief calls after each epoch. Its argument contains
             `train/loss`, `train/accuracy`, `validation/loss` and `validation/accuracy`. The
             training metrics are means over the steps of the epoch, on augmented images.
         key: The result of `checkpoint.key`, or None. With a key, the run saves checkpoints and
             resumes from a checkpoint that has this key.
+        handwriting: More images to train on, of which each batch has the fraction
+            `recipe.handwriting_fraction`.
+        non_digits: Images without a digit, uint8 (N, 28, 28), to add to each batch.
 
     Returns:
         A network whose weights are the moving average of the weights of `model`. It does not
@@ -65,11 +90,9 @@ def train(
         StageError: The images do not fill a batch, a batch has fewer images than there are
             replicas, or the loss is not finite.
     """
-    images, labels = training
     batch = recipe.batch_size
-    steps = len(labels) // batch  # steps in an epoch
-    if steps == 0:
-        raise StageError(f"batch_size is {batch}, but there are {len(labels)} images to train on")
+    mixture = _mix(training, handwriting, non_digits, recipe, epochs, seed)
+    steps = len(mixture.order) // epochs  # steps in an epoch
     # TensorFlow's graph optimizer would replace x / sqrt(y) by x * rsqrt(y), an approximation.
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
     strategy = model.distribute_strategy
@@ -79,9 +102,7 @@ def train(
     chief = distribute.is_chief(strategy)
     average = keras.models.clone_model(model)
     average.set_weights(model.get_weights())
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.synchronized = replicas > 1  # use the statistics of the whole batch
+    _synchronize(model, replicas)
     with strategy.scope():
         optimizer = _optimizer(recipe, epochs * steps, model)
     state = [*model.variables, *average.variables, *optimizer.variables]
@@ -91,13 +112,13 @@ def train(
         before, history = checkpoint.restore(key, state, strategy)
     for figures in history:
         after_epoch(figures)
-    order = _order(len(labels), batch, epochs, seed)
     batches = iter(
         strategy.distribute_datasets_from_function(
-            lambda context: _batches(images, labels, order, recipe, seed, before * steps, context)
+            lambda context: _batches(mixture, recipe, seed, before * steps, context)
         )
     )
-    advance = _stepper(model, average, optimizer, recipe, batches)
+    batch_images = mixture.order.shape[1] + _background_count(recipe)
+    advance = _stepper(model, average, optimizer, recipe, batch_images, batches)
 
     silent = None if chief else True  # with None, tqdm shows the bar on a terminal only
     with tqdm(total=epochs * steps, initial=before * steps, unit="step", disable=silent) as bar:
@@ -125,11 +146,19 @@ def train(
     return average
 
 
+def _synchronize(model: keras.Model, replicas: int) -> None:
+    """Let batch normalization use the statistics of the whole batch."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = replicas > 1
+
+
 def _stepper(
     model: keras.Model,
     average: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     recipe: params.Recipe,
+    batch_images: int,
     batches: Iterator[tuple[tf.Tensor, tf.Tensor]],
 ) -> Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
     """Create a function that runs a number of training steps in one call of TensorFlow.
@@ -138,7 +167,6 @@ def _stepper(
     network recognized correctly.
     """
     strategy = model.distribute_strategy
-    batch_images = recipe.batch_size + _background_count(recipe)
 
     def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Run one step on one replica."""
@@ -217,15 +245,54 @@ def _optimizer(recipe: params.Recipe, steps: int, model: keras.Model) -> keras.o
     return optimizer
 
 
-def _order(count: int, batch: int, epochs: int, seed: int) -> np.ndarray:
-    """Return the indices of the images in each step, int32 (steps, batch).
+def _mix(
+    training: Split,
+    handwriting: Split,
+    non_digits: np.ndarray,
+    recipe: params.Recipe,
+    epochs: int,
+    seed: int,
+) -> Mixture:
+    """Mix the images of all kinds, as `train` describes them.
 
-    Each epoch has a new random order. The images at its end that do not fill a batch are left out.
+    Raises:
+        StageError: The images do not fill a batch.
     """
-    rng = np.random.default_rng(seed)
-    full = count - count % batch
-    shuffled = [rng.permutation(count)[:full].reshape(-1, batch) for _ in range(epochs)]
-    return np.concatenate(shuffled).astype(np.int32)
+    sizes = [len(training[1]), len(handwriting[1]), len(non_digits)]
+    others = round(recipe.batch_size * recipe.handwriting_fraction) if sizes[1] else 0
+    without_digit = round(recipe.batch_size * recipe.non_digit_fraction) if sizes[2] else 0
+    shares = [recipe.batch_size - others, others, without_digit]
+    steps = sizes[0] // shares[0]  # steps in an epoch
+    if steps == 0:
+        raise StageError(
+            f"batch_size is {recipe.batch_size}, but there are {sizes[0]} images to train on"
+        )
+    no_labels = np.full(len(non_digits), NO_LABEL)
+    return Mixture(
+        np.concatenate([training[0], handwriting[0], non_digits]),
+        np.concatenate([training[1], handwriting[1], no_labels]).astype(np.int32),
+        _order(sizes, shares, epochs * steps, seed),
+    )
+
+
+def _order(sizes: list[int], shares: list[int], steps: int, seed: int) -> np.ndarray:
+    """Return the indices of the images in each step, int32 (steps, sum of `shares`).
+
+    Args:
+        sizes: The number of images of each kind. The indices of a kind follow those of
+            the previous kind.
+        shares: The number of images of each kind in a step.
+        steps: The number of steps.
+        seed: The seed. Each kind has a new random order whenever all of its images have been used.
+    """
+    random = np.random.default_rng(seed)
+    kinds, first = [], 0
+    for size, share in zip(sizes, shares, strict=True):
+        passes = -(-steps * share // size) if share else 0
+        order = [first + random.permutation(size) for _ in range(passes)]
+        kinds.append(np.concatenate([*order, np.empty(0, int)])[: steps * share].reshape(steps, -1))
+        first += size
+    return random.permuted(np.concatenate(kinds, axis=1), axis=1).astype(np.int32)
 
 
 def _background_count(recipe: params.Recipe) -> int:
@@ -234,9 +301,7 @@ def _background_count(recipe: params.Recipe) -> int:
 
 
 def _batches(
-    images: np.ndarray,
-    labels: np.ndarray,
-    order: np.ndarray,
+    mixture: Mixture,
     recipe: params.Recipe,
     seed: int,
     first: int,
@@ -245,14 +310,15 @@ def _batches(
     """Create the data set of one worker, from step `first` on.
 
     An element is the share of one replica in one step: images, uint8 (n, 28, 28), and labels, int32
-    (n,). The training split is in memory once, as tensors from which each step gathers its rows.
-    Each replica draws the random numbers of the whole batch, so that the augmentation of an image
-    does not depend on the replica.
+    (n,). The images are in memory once, as tensors from which each step gathers its rows. Each
+    replica augments the whole batch, so that the result does not depend on the number of replicas.
     """
-    all_images, all_labels = tf.constant(images), tf.constant(labels, tf.int32)
-    all_rows = tf.constant(order)
+    all_images, all_labels = tf.constant(mixture.images), tf.constant(mixture.labels)
+    all_rows = tf.constant(mixture.order)
+    steps, count = mixture.order.shape
     replicas = context.num_replicas_in_sync
     own_replicas = replicas // context.num_input_pipelines  # replicas of this worker
+    changed = round(count * recipe.photometric.fraction)
 
     def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         step = number // own_replicas
@@ -265,20 +331,29 @@ def _batches(
                 own = tf.ensure_shape(own, [count // replicas, *rows.shape[1:]])
             return own
 
-        rows = share(all_rows[step])
+        rows = all_rows[step]
         digits = tf.gather(all_images, rows)
         if not recipe.augment.is_identity:
-            coefficients = transforms(recipe.batch_size, recipe.augment, tf.stack([seed, step]))
-            digits = distort(digits, share(coefficients))
-        backgrounds = share(background(_background_count(recipe), tf.stack([seed + 1, step])))
+            digits = distort(digits, transforms(count, recipe.augment, tf.stack([seed, step])))
+        if changed:
+            digits = tf.concat(
+                [
+                    photometric.distort(
+                        digits[:changed], recipe.photometric, tf.stack([seed + 2, step])
+                    ),
+                    digits[changed:],
+                ],
+                axis=0,
+            )
+        backgrounds = background(_background_count(recipe), tf.stack([seed + 1, step]))
         no_labels = tf.fill([len(backgrounds)], NO_LABEL)
         return (
-            tf.concat([digits, backgrounds], axis=0),
-            tf.concat([tf.gather(all_labels, rows), no_labels], axis=0),
+            share(tf.concat([digits, backgrounds], axis=0)),
+            share(tf.concat([tf.gather(all_labels, rows), no_labels], axis=0)),
         )
 
     return (
-        tf.data.Dataset.range(first * own_replicas, len(order) * own_replicas)
+        tf.data.Dataset.range(first * own_replicas, steps * own_replicas)
         .map(batch, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
@@ -311,15 +386,26 @@ def _compare(machine: str, card: Path) -> None:
         )
 
 
+def _others(chosen: params.Params) -> tuple[Split, np.ndarray]:
+    """Read the other handwriting and the images without a digit."""
+    sources = [
+        idx.load(paths.HANDWRITING / source.name, "training") for source in chosen.data.handwriting
+    ]
+    images, labels = zip(idx.NONE, *sources, strict=True)
+    non_digits = idx.parse((paths.NON_DIGITS / idx.FILES["training"][0]).read_bytes())
+    return (np.concatenate(images), np.concatenate(labels)), non_digits
+
+
 def _run(chosen: params.Params, strategy: tf.distribute.Strategy, machine: str) -> None:
     images, labels = idx.load(paths.IDX, "training")
+    handwriting, non_digits = _others(chosen)
     cut = len(labels) - chosen.train.validation_size
     if cut <= 0:
         raise StageError(
             f"train.validation_size is {chosen.train.validation_size}, but the training split has "
             f"only {len(labels)} images"
         )
-    key = checkpoint.key(chosen, (images, labels))
+    key = checkpoint.key(chosen, (images, labels, *handwriting, non_digits))
     if not np.array_equal(distribute.from_chief(strategy, key), key):
         raise StageError("this worker's params, data, code or libraries differ from the chief's")
     keras.utils.set_random_seed(chosen.train.seed)
@@ -336,6 +422,8 @@ def _run(chosen: params.Params, strategy: tf.distribute.Strategy, machine: str) 
             chosen.train.seed,
             after_epoch,
             key,
+            handwriting,
+            non_digits,
         )
 
     if not distribute.is_chief(strategy):

@@ -48,6 +48,7 @@ PROGRAM = [
     ".dvc/config",
     ".dvc/plots",
     ".dvcignore",
+    "data/sources",
     "dvc.yaml",
     "stages",
     "service",

@@ -16,7 +16,7 @@ from PIL import Image
 from service.recognition import pin
 from tests.conftest import ENVIRONMENT, FASHION, MNIST, PROJECT, take_from
 
-STAGES = ["download", "png", "train", "evaluate", "pictures", "export"]
+STAGES = ["download", "png", "handwriting", "non_digits", "train", "evaluate", "pictures", "export"]
 
 
 def lock(repository):
@@ -80,6 +80,7 @@ def test_dvc_plots_contain_all_plots(scratch):
     [
         (("data",), {"name": "Digits"}, ["export"]),
         (("data", "idx"), {"mirrors": ["/another/folder"]}, ["download"]),
+        (("data",), {"handwriting": []}, ["handwriting", "train", "evaluate", "export"]),
         (("data", "png"), {"splits": ["testing", "training"]}, ["png"]),
         (("network",), {"kind": "mlp"}, ["train", "export"]),
         (("network", "cnn"), {"filters": [8, 8, 8, 8]}, ["train"]),
@@ -87,8 +88,8 @@ def test_dvc_plots_contain_all_plots(scratch):
         (("train",), {"epochs": 4}, ["train", "export"]),
         (("train",), {"seed": 2}, ["train", "export"]),
         (("train",), {"validation_size": 100}, ["train", "export"]),
-        (("train", "cnn"), {"batch_size": 100}, ["train"]),
-        (("train", "cnn", "augment"), {"shift": 1.0}, ["train"]),
+        (("train", "cnn"), {"batch_size": 100}, ["train", "export"]),
+        (("train", "cnn", "augment"), {"shift": 1.0}, ["train", "export"]),
         (("train", "mlp"), {"batch_size": 10}, []),
         (("evaluate",), {"rejected_labels": []}, ["evaluate"]),
         (("export", "min_accuracy"), {"cnn": 0.5}, ["export"]),

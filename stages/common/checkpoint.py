@@ -7,6 +7,7 @@ the chief reads and writes the file; the other workers receive the state from th
 import io
 import json
 import zipfile
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,7 +17,6 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from stages.common import distribute, params
-from stages.common.idx import Split
 from stages.common.runner import SCRATCH, write_atomically
 
 FILE = SCRATCH / "checkpoint/state.npz"
@@ -24,7 +24,7 @@ FILE = SCRATCH / "checkpoint/state.npz"
 Figures = dict[str, float]
 
 
-def key(chosen: params.Params, training: Split) -> np.ndarray:
+def key(chosen: params.Params, data: Iterable[np.ndarray]) -> np.ndarray:
     """Hash everything that the result of a training depends on.
 
     A run may resume from a checkpoint only if both have the same key. The key covers the
@@ -32,7 +32,7 @@ def key(chosen: params.Params, training: Split) -> np.ndarray:
 
     Args:
         chosen: All parameters, of which the key covers `threads`, `network` and `train`.
-        training: The whole training split.
+        data: The arrays that the run reads.
 
     Returns:
         The SHA-256 digest as int64 (4,).
@@ -41,7 +41,7 @@ def key(chosen: params.Params, training: Split) -> np.ndarray:
         f"{chosen.threads} {chosen.network!r} {chosen.train!r} {tf.__version__} "
         f"{keras.__version__}".encode()
     )
-    for array in training:
+    for array in data:
         digest.update(array.tobytes())
     for file in sorted(Path(__file__).parent.parent.rglob("*.py")):
         digest.update(file.read_bytes())

@@ -18,6 +18,7 @@ FILES = {
 }
 NAMES = [name for pair in FILES.values() for name in pair]
 Split = tuple[np.ndarray, np.ndarray]  # images (N, 28, 28) uint8, labels (N,) uint8
+NONE: Split = np.empty((0, 28, 28), np.uint8), np.empty(0, np.uint8)  # a split without images
 
 UINT8 = 8  # type code of unsigned bytes, the only type that MNIST uses
 
@@ -56,6 +57,24 @@ def parse(data: bytes) -> np.ndarray:
         return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
     except ValueError as error:  # over 64 dimensions, or a zero beside huge dimensions
         raise IdxError(f"an IDX file of shape {shape}, which NumPy does not support") from error
+
+
+def render(array: np.ndarray) -> bytes:
+    """Return the content of an IDX file; `parse` is the inverse.
+
+    Args:
+        array: uint8, of any shape.
+    """
+    header = np.array([UINT8 << 8 | array.ndim, *array.shape], ">u4")
+    return header.tobytes() + array.tobytes()
+
+
+def save(folder: Path, splits: dict[str, Split]) -> None:
+    """Write splits as IDX files to a new folder, for `load`."""
+    folder.mkdir()
+    for split, arrays in splits.items():
+        for name, array in zip(FILES[split], arrays, strict=True):
+            (folder / name).write_bytes(render(array))
 
 
 def load(folder: Path, split: str) -> Split:

@@ -27,6 +27,8 @@ rights.
 The training uses {name}'s training split without its last {validation:,} images. Those images serve
 for validation and calibration. The test split serves only for the metrics below. Source: {source}.
 
+{additions}
+
 ## Network
 The network has {parameters:,} parameters and computes {multiply_adds:,} multiply-adds per image. It
 was trained for {epochs} epochs with seed {seed}.
@@ -49,6 +51,8 @@ Computer Vision", 2019).
 | mean expected calibration error | {robustness_calibration_error:.2%} |
 {robustness}
 
+{handwriting}
+
 ## Limits
 - The model returns one of ten labels for every image. {background}
 - The model makes more errors on images that are rare in {name} than the first table shows.
@@ -68,7 +72,7 @@ def model_card(chosen: Params, metrics: dict[str, Any], sha256: str, machine: st
     recall = metrics["recall"]
     lowest = min(recall, key=recall.__getitem__)
     return TEXT.format(
-        **{key: value for key, value in metrics.items() if key != "robustness"},
+        **{key: value for key, value in metrics.items() if not isinstance(value, dict)},
         sha256=sha256,
         machine=machine,
         name=chosen.data.name,
@@ -80,13 +84,44 @@ def model_card(chosen: Params, metrics: dict[str, Any], sha256: str, machine: st
         seed=chosen.train.seed,
         lowest_recall=recall[lowest],
         lowest_recall_class=lowest,
+        additions=_additions(chosen),
+        handwriting=_handwriting(metrics),
         robustness="\n".join(
             f"| accuracy under {name.replace('_', ' ')} | {value:.2%} |"
             for name, value in metrics["robustness"].items()
         ),
         background=(
-            "It was also trained on images without a digit, so its confidence on them is low."
-            if chosen.recipe.background_fraction
-            else "It may return a high confidence for an image of noise."
+            f"Its confidence is below 50% on {metrics['unsure']['non_digits']:.0%} of the letters, "
+            f"shapes, scribbles and numbers of a test set, and on {metrics['unsure']['digits']:.2%} "
+            f"of the digits in the test split."
         ),
     )
+
+
+def _additions(chosen: Params) -> str:
+    """Describe what the training adds to the data set, in one paragraph."""
+    recipe, sentences = chosen.recipe, []
+    if chosen.data.handwriting and recipe.handwriting_fraction:
+        names = " and ".join(f"{one.name} ({one.license})" for one in chosen.data.handwriting)
+        sentences.append(
+            f"Other handwriting, of which a part is held back for testing, makes up "
+            f"{recipe.handwriting_fraction:.0%} of the digits in each batch: {names}."
+        )
+    if recipe.non_digit_fraction or recipe.background_fraction:
+        sentences.append(
+            "Each batch also contains letters, shapes, scribbles, numbers and noise. Their target "
+            "is an equal probability of all labels."
+        )
+    if not recipe.augment.is_identity or recipe.photometric.fraction:
+        sentences.append("The training distorts the images at random.")
+    return " ".join(sentences) or f"The training uses only {chosen.data.name}, without distortion."
+
+
+def _handwriting(metrics: dict[str, Any]) -> str:
+    """Return the table of the other handwriting."""
+    rows = [
+        f"| {name} | {found['accuracy']:.2%} | {found['expected_calibration_error']:.2%} |"
+        for name, found in metrics["handwriting"].items()
+    ]
+    header = ["| other handwriting | accuracy | expected calibration error |", "|---|---|---|"]
+    return "\n".join([*header, *rows] if rows else ["No other handwriting was measured."])

@@ -71,8 +71,8 @@ def cnn(cnn: params.Cnn) -> list[keras.Layer]:
         layers.Reshape((28, 28, 1)),
         *_convolution(first, 5, strides=2, padding="same"),  # (14, 14)
         *_convolution(second, 3, strides=2, padding="same"),  # (7, 7)
-        *_convolution(third, 3, padding="same"),  # (7, 7)
-        *_convolution(fourth, 3, padding="valid"),  # (5, 5)
+        *_convolution(third, 3, padding="valid"),  # (5, 5)
+        *_convolution(fourth, 3, padding="valid"),  # (3, 3)
         layers.GlobalMaxPooling2D(),
     ]
 

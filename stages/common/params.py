@@ -23,6 +23,8 @@ MAX_ERRORS = 5  # errors in one message
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Accuracy = Annotated[float, Field(ge=0, le=1)]
+Portion = Annotated[float, Field(ge=0, le=1)]
+Pixels = Annotated[float, Field(ge=0, le=28)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -61,6 +63,14 @@ class Png(Section):
         return splits
 
 
+class Handwriting(Section):
+    name: str = Field(pattern="^[a-z0-9_]+$")
+    path: str
+    sha256: Sha256
+    license: str
+    held_back: Fraction
+
+
 class Data(Section):
     name: str
     source: str
@@ -68,6 +78,14 @@ class Data(Section):
     timeout: float = Field(gt=0, le=3600)
     idx: Idx
     png: Png
+    handwriting: list[Handwriting]
+
+    @field_validator("handwriting")
+    @classmethod
+    def has_distinct_names(cls, handwriting: list[Handwriting]) -> list[Handwriting]:
+        if len({source.name for source in handwriting}) < len(handwriting):
+            raise ValueError("must have a different name for each source")
+        return handwriting
 
 
 class Cnn(Section):
@@ -96,6 +114,29 @@ class Augment(Section):
         return not (self.shift or self.rotation or self.scale or self.shear)
 
 
+class Photometric(Section):
+    """The largest amount of each effect; 0 disables it."""
+
+    fraction: Fraction
+    bend: Pixels = 0.0
+    stroke: Portion = 0.0
+    outline: Portion = 0.0
+    displacement: Pixels = 0.0
+    blur: Portion = 0.0
+    motion: Pixels = 0.0
+    lines: Portion = 0.0
+    gaps: Portion = 0.0
+    cut: Pixels = 0.0
+    spots: Portion = 0.0
+    stripes: Portion = 0.0
+    contrast: Portion = 0.0
+    brightness: Portion = 0.0
+    gradient: Portion = 0.0
+    fog: Portion = 0.0
+    noise: Portion = 0.0
+    impulses: Portion = 0.0
+
+
 class Recipe(Section):
     batch_size: Count
     learning_rate: float = Field(gt=0)
@@ -103,8 +144,11 @@ class Recipe(Section):
     weight_decay: float = Field(ge=0)
     label_smoothing: Fraction
     ema_decay: Fraction
+    handwriting_fraction: Fraction
+    non_digit_fraction: Fraction
     background_fraction: Fraction
     augment: Augment
+    photometric: Photometric
 
 
 class Train(Section):

@@ -8,6 +8,8 @@ from pathlib import Path
 DATA = Path("data")
 IDX = DATA / "idx"
 PNG = DATA / "png"
+HANDWRITING = DATA / "handwriting"
+NON_DIGITS = DATA / "non_digits"
 NETWORK = DATA / "network"
 TRAINING = DATA / "training"
 EVALUATION = DATA / "evaluation"

@@ -29,7 +29,7 @@ import yaml
 
 from tests.conftest import ENVIRONMENT, Repository, make_repository
 
-STAGES = ["download", "png", "train", "evaluate", "pictures", "export"]
+STAGES = ["download", "png", "handwriting", "non_digits", "train", "evaluate", "pictures", "export"]
 VICTIMS = ["stage", "dvc", "both"]
 TIMEOUT = 60  # seconds
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from stages.common.runner import StageError
-from stages.evaluate import TILE, evaluate, gallery
+from stages.evaluate import TILE, evaluate, gallery, on_handwriting, unsure
 
 LABELS = np.array([0, 1, 2, 3, 4], np.uint8)
 PROBABILITIES = np.eye(10, dtype=np.float32)[[0, 1, 2, 3, 9]] * 0.8 + 0.02
@@ -29,6 +29,21 @@ def test_figures_summarize_the_robustness():
     assert figures["robustness_lowest"] == 0.2
     # One label in five is 0, but the confidence in 0 is 0.55.
     assert figures["robustness_calibration_error"] == pytest.approx((0.35 + 0.02) / 2)
+
+
+def test_a_picture_without_a_digit_is_an_error():
+    images = np.full((5, 28, 28), 255, np.uint8)
+    assert on_handwriting(images, LABELS, PROBABILITIES)["accuracy"] == 0.8
+    images[:2] = 0
+    figures = on_handwriting(images, LABELS, PROBABILITIES)
+    assert figures["accuracy"] == pytest.approx(0.4)
+    assert figures["unsure"] == 0
+    assert figures["expected_calibration_error"] == pytest.approx(0.02)
+
+
+def test_a_confidence_below_a_half_is_unsure():
+    confidences = np.array([0.49, 0.5, 0.1, 0.9], np.float32)
+    assert unsure(np.outer(confidences, np.eye(10)[3])) == 0.5
 
 
 def test_rejected_label_outside_the_split_is_an_error():

@@ -16,6 +16,10 @@ METRICS = {
     "robustness_mean": 0.535,
     "robustness_lowest": 0.09,
     "robustness_calibration_error": 0.061,
+    "handwriting": {
+        "semeion": {"accuracy": 0.987, "expected_calibration_error": 0.008, "unsure": 0.002},
+    },
+    "unsure": {"digits": 0.0007, "non_digits": 0.93},
 }
 
 
@@ -29,18 +33,24 @@ def test_card_shows_the_metrics():
     assert "| lowest recall of a class | 99.10% (7) |" in text
     assert "| mean accuracy | 53.50% |\n| mean expected calibration error | 6.10% |" in text
     assert "| accuracy under shot noise | 98.00% |\n| accuracy under fog | 9.00% |" in text
+    assert "| semeion | 98.70% | 0.80% |" in text
+    assert "is below 50% on 93% of the letters" in text
+    assert "on 0.07% of the digits" in text
     assert "12,345 parameters and computes 6,789,000 multiply-adds per image" in text
 
 
-def test_card_describes_the_training_on_background_images():
+def test_card_describes_what_the_training_adds():
     chosen = params.load(PROJECT / "params.yaml")
-    kind = chosen.network.kind
-    for fraction, sentence in (
-        (0.04, "its confidence on them is low"),
-        (0.0, "a high confidence for an image of noise"),
-    ):
-        recipe = chosen.recipe.model_copy(update={"background_fraction": fraction})
-        train = chosen.train.model_copy(update={kind: recipe})
-        assert sentence in model_card(
-            chosen.model_copy(update={"train": train}), METRICS, SHA256, MACHINE
-        )
+    text = model_card(chosen, METRICS, SHA256, MACHINE)
+    names = " and ".join(f"{source.name} ({source.license})" for source in chosen.data.handwriting)
+    assert f"{chosen.recipe.handwriting_fraction:.0%} of the digits in each batch: {names}." in text
+    assert "Each batch also contains letters" in text
+    assert "distorts the images" in text
+
+
+def test_card_of_a_training_that_adds_nothing():
+    chosen = params.load(PROJECT / "params.yaml")
+    alone = chosen.model_copy(update={"network": chosen.network.model_copy(update={"kind": "mlp"})})
+    text = model_card(alone, METRICS | {"handwriting": {}}, SHA256, MACHINE)
+    assert "The training uses only MNIST, without distortion." in text
+    assert "No other handwriting was measured." in text

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from stages.common import network, params
+from stages.common import idx, network, params
 from stages.common.runner import StageError
-from stages.train import _compare, _cross_entropy, train
+from stages.train import _batches, _compare, _cross_entropy, _mix, _order, train
 from tests.conftest import PROJECT
 
 
@@ -70,6 +70,79 @@ def test_average_without_decay_equals_the_model(chosen, testing):
     average = train(model, split, split, recipe, 1, 1, lambda figures: None)
     for mean, value in zip(average.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(mean, value, rtol=1e-6, atol=1e-7)
+
+
+def test_each_kind_of_image_has_its_share_of_each_step():
+    order = _order([50, 7, 9], [8, 3, 2], 12, seed=1)
+    assert order.shape == (12, 13)
+    for kind, (first, last) in enumerate([(0, 50), (50, 57), (57, 66)]):
+        counts = ((order >= first) & (order < last)).sum(1)
+        assert set(counts.tolist()) == {[8, 3, 2][kind]}
+
+
+def test_every_image_is_used_equally_often_in_a_new_order():
+    order = _order([20], [5], 8, seed=1)
+    first, second = order[:4].ravel(), order[4:].ravel()
+    assert sorted(first) == sorted(second) == [*range(20)]
+    assert (first != second).any()
+
+
+def test_kinds_without_images_have_no_share(chosen, testing):
+    recipe, split = chosen.train.cnn, digits(testing, 250)
+    others = round(recipe.batch_size * recipe.handwriting_fraction)
+    without = round(recipe.batch_size * recipe.non_digit_fraction)
+    alone = _mix(split, idx.NONE, idx.NONE[0], recipe, 1, 1).order
+    mixed = _mix(split, split, split[0], recipe, 1, 1).order
+    assert alone.shape[1] == recipe.batch_size
+    assert ((mixed >= 250) & (mixed < 500)).sum(1).tolist() == [others]
+    assert (mixed >= 500).sum(1).tolist() == [without]
+    assert mixed.shape[1] == recipe.batch_size + without
+
+
+@pytest.mark.parametrize("replicas", [2, 3])
+def test_replicas_share_the_batch_of_a_single_one(chosen, testing, replicas):
+    recipe = chosen.train.cnn.model_copy(update={"batch_size": 40})
+    mixture = _mix(digits(testing, 100), idx.NONE, idx.NONE[0], recipe, 1, 1)
+
+    def batches(count, worker):
+        context = tf.distribute.InputContext(count, worker, count)
+        return [*_batches(mixture, recipe, 1, 0, context).as_numpy_iterator()]
+
+    whole = batches(1, 0)
+    parts = [batches(replicas, worker) for worker in range(replicas)]
+    for step, (pixels, targets) in enumerate(whole):
+        shares = [part[step] for part in parts]
+        np.testing.assert_array_equal(np.concatenate([share[0] for share in shares]), pixels)
+        np.testing.assert_array_equal(np.concatenate([share[1] for share in shares]), targets)
+
+
+def test_other_handwriting_and_images_without_a_digit_are_learned(chosen, testing):
+    """All zeros are labeled 1 in the other handwriting, and MNIST's ones are not digits."""
+    images, labels = testing
+    zeros, ones = images[labels == 0], images[labels == 1]
+    keras.utils.set_random_seed(1)
+    recipe = chosen.train.cnn.model_copy(
+        update={
+            "batch_size": 20,
+            "ema_decay": 0.5,
+            "handwriting_fraction": 0.3,
+            "non_digit_fraction": 0.3,
+        }
+    )
+    rest = labels > 1
+    average = train(
+        network.build(chosen.network),
+        (images[rest][:200], labels[rest][:200]),
+        (images[rest], labels[rest]),
+        recipe,
+        8,
+        1,
+        lambda figures: None,
+        handwriting=(zeros, np.ones(len(zeros), np.uint8)),
+        non_digits=ones,
+    )
+    assert (network.probabilities(average, zeros).argmax(1) == 1).mean() > 0.8
+    assert (network.probabilities(average, ones).max(1) < 0.5).mean() > 0.8
 
 
 def test_a_machine_of_another_class_is_reported(tmp_path, capsys):
