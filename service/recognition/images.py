@@ -40,6 +40,8 @@ PLUGINS = (
 )
 FORMATS = tuple(plugin.format for plugin in PLUGINS)  # Pillow tries no other decoder
 MAX_PIXELS = 25_000_000  # the default limit of one picture
+CONTRAST_SIDE = 100  # pixels: the longer side at which the contrast of colors is compared
+MORE_CONTRAST = 2  # times the contrast of the luma: from there, one channel replaces it
 NO_INK = "No digit was found: the picture is blank, or no stroke stands out from its background."
 # The limit of one JPEG file. A photograph has a few dozen segments, and up to 256 more if its
 # metadata is long. Each segment can cost as much time as decoding the whole picture once more, or
@@ -234,7 +236,7 @@ def _to_gray(picture: Image.Image) -> np.ndarray:
         wide += 128  # in place, because the picture may be large
         wide //= 257
         return wide.astype(np.uint8)
-    if picture.has_transparency_data:
+    if picture.has_transparency_data and _is_transparent(picture):
         rgba = picture.convert("RGBA")
         gray, alpha = rgba.convert("L"), rgba.getchannel("A")
         # The opaque pixels are ink, so the background gets the opposite color.
@@ -243,4 +245,31 @@ def _to_gray(picture: Image.Image) -> np.ndarray:
         is_light = lightness >= 127.5 * weights.sum()
         background = Image.new("L", rgba.size, "black" if is_light else "white")
         return np.asarray(Image.composite(gray, background, alpha))
-    return np.asarray(picture.convert("L"))
+    return np.asarray(_most_contrast(picture.convert("RGB")))
+
+
+def _is_transparent(picture: Image.Image) -> bool:
+    return picture.mode != "RGBA" or picture.getchannel("A").getextrema() != (255, 255)
+
+
+def _most_contrast(picture: Image.Image) -> Image.Image:
+    """Convert an RGB picture to its luma, or to one channel that has far more contrast.
+
+    Yellow on white, or red on green, have hardly a contrast of luma.
+    """
+    factor = -(-max(picture.size) // CONTRAST_SIDE)
+    small = picture.reduce(factor) if factor > 1 else picture
+    luma, *channels = map(_contrast, (small.convert("L"), *small.split()))
+    best = max(range(3), key=channels.__getitem__)
+    if channels[best] > MORE_CONTRAST * luma:
+        return picture.getchannel(best)
+    return picture.convert("L")
+
+
+def _contrast(gray: Image.Image) -> float:
+    """Return the fourth moment of the differences to the median, to the power of a quarter."""
+    levels = np.asarray(gray)
+    histogram = np.bincount(levels.ravel(), minlength=256)
+    median = int(np.searchsorted(np.cumsum(histogram), levels.size / 2))
+    moments = (np.arange(256) - median) ** 4
+    return float((histogram * moments).sum() / levels.size) ** 0.25
