@@ -197,6 +197,74 @@ def _half_in_shadow(picture: Picture, random: Random) -> bytes:
     return _photo(cv2.GaussianBlur(shaded, (0, 0), 4) + random.normal(0, 3, page.shape))
 
 
+def _in_a_box(picture: Picture, random: Random) -> bytes:
+    """Draw a digit in the box of a form, of which the crop has cut off one side."""
+    page = _on_page(picture, random, (120, 120), 90, paper=225, pen=50)
+    cv2.rectangle(page, (2, -5), (116, 116), 70.0, 2)
+    return _photo(page + random.normal(0, 3, page.shape))
+
+
+def _ruled(picture: Picture, random: Random) -> bytes:
+    """Draw a digit across the lines of ruled paper."""
+    page = _on_page(picture, random, (300, 300), 200, paper=240, pen=40)
+    page[random.integers(0, 60) :: 60] *= 0.5
+    return _photo(page + random.normal(0, 3, page.shape))
+
+
+def _squared(picture: Picture, random: Random) -> bytes:
+    """Draw a digit on squared paper."""
+    page = _on_page(picture, random, (300, 300), 200, paper=240, pen=40)
+    for lines in (page, page.T):
+        first = random.integers(0, 30)
+        lines[first::30] = np.minimum(lines[first::30], 110)
+    return _photo(page + random.normal(0, 3, page.shape))
+
+
+def _edge_of_the_sheet(picture: Picture, random: Random) -> bytes:
+    """Draw a sheet of which one edge, on a dark table, is in the picture."""
+    page = _on_page(picture, random, (300, 300), 200, paper=230, pen=40)
+    table = np.full((300, 40), random.uniform(30, 90))
+    page = np.hstack((page, table) if random.random() < 0.5 else (table, page))
+    return _photo(page + random.normal(0, 3, page.shape))
+
+
+def _dotted(picture: Picture, random: Random) -> bytes:
+    """Draw the strokes as separate dots."""
+    page = np.asarray(_enlarged(picture, 280)) > 127
+    rows, columns = np.mgrid[:280, :280] % 28 - 14
+    return _photo(np.where(page & (rows**2 + columns**2 < 120), 30.0, 240.0))
+
+
+def _one_pixel_pen(picture: Picture, random: Random) -> bytes:
+    """Draw the middle of each stroke with a pen of one pixel, in a pale color."""
+    rest = np.where(np.asarray(_enlarged(picture, 140)) > 127, 255, 0).astype(np.uint8)
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    middle = np.zeros_like(rest)
+    while rest.any():
+        middle |= rest & ~cv2.morphologyEx(rest, cv2.MORPH_OPEN, cross)
+        rest = cv2.erode(rest, cross)
+    return _photo(255 - random.uniform(0.3, 1) * cv2.morphologyEx(middle, cv2.MORPH_CLOSE, cross))
+
+
+def _yellow(picture: Picture, random: Random) -> bytes:
+    """Draw with a yellow felt pen on white paper."""
+    ink = np.asarray(_enlarged(picture, 150), float)[..., np.newaxis] / 255
+    return _photo(255 - ink * [0, random.uniform(5, 30), random.uniform(180, 255)])
+
+
+def _on_gray(picture: Picture, random: Random) -> bytes:
+    """Draw white ink on a gray ground, in MNIST's own size."""
+    ground = random.uniform(20, 120)
+    return _photo(ground + (255 - ground) * np.asarray(picture, float) / 255)
+
+
+def _touching_the_edge(picture: Picture, random: Random) -> bytes:
+    """Draw a binary picture that the digit fills."""
+    filled = _enlarged(picture.crop(picture.getbbox()), 32)
+    ink = np.asarray(filled, float) > 127
+    return _photo(255.0 * (ink if random.random() < 0.5 else ~ink))
+
+
 def _enlarged(picture: Picture, longer: int) -> Picture:
     factor = longer / max(picture.size)
     size = (max(round(picture.width * factor), 1), max(round(picture.height * factor), 1))
@@ -232,6 +300,15 @@ TUNED: dict[str, Variation] = {
     "blurred photo": _blurred_in_a_corner,
     "cut close": _cut_close,
     "hard shadow": _half_in_shadow,
+    "in a box": _in_a_box,
+    "ruled paper": _ruled,
+    "squared paper": _squared,
+    "edge of the sheet": _edge_of_the_sheet,
+    "dotted": _dotted,
+    "one-pixel pen": _one_pixel_pen,
+    "yellow on white": _yellow,
+    "28 pixels on gray": _on_gray,
+    "touches the edge": _touching_the_edge,
 }
 HELD_OUT: dict[str, Variation] = {
     "blue on yellow": _colored,

@@ -297,8 +297,9 @@ def _without_lines(ink: np.ndarray) -> np.ndarray:
         The ink without the lines. Strokes that cross a line are kept.
     """
     solid = (ink > 0.5).astype(np.uint8)
-    lines = [(0, *line) for line in _lines(solid)]
-    lines += [(1, part.T, *ends) for part, *ends in _lines(np.ascontiguousarray(solid.T))]
+    turned = _lines(np.ascontiguousarray(solid.T))
+    lines = [(0, part, first, last) for part, first, last in _lines(solid)]
+    lines += [(1, part.T, first, last) for part, first, last in turned]
     if not lines:
         return ink
     rest = solid.copy()

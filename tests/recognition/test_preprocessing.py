@@ -1,6 +1,8 @@
 """Preprocessing extracts the digits of realistic pictures of the slice's 500 test images."""
 
+import gzip
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from stages import pictures
 
 RANDOM = np.random.default_rng(0)
 PAGE = (300, 200)  # pixels
+FASHION = Path(__file__).parents[1] / "fashion_mnist"
 
 
 def png(picture):
@@ -57,6 +60,54 @@ def test_both_polarities_give_the_same_image(testing):
 def test_is_mnist_recognizes_all_test_images(testing):
     assert all(map(preprocessing.is_mnist, testing[0]))
     assert not any(preprocessing.is_mnist(255 - image) for image in testing[0])
+
+
+@pytest.mark.parametrize("split", ["train", "t10k"])
+def test_is_mnist_recognizes_other_data_sets_of_this_form(split):
+    content = gzip.decompress((FASHION / f"{split}-images-idx3-ubyte.gz").read_bytes())
+    images = np.frombuffer(content, np.uint8, offset=16).reshape(-1, 28, 28)
+    assert all(map(preprocessing.is_mnist, images))
+
+
+def test_is_mnist_requires_a_black_border_and_a_digit_in_place(testing):
+    for image in testing[0][:50]:
+        on_gray = 40 + image // 255 * 215
+        framed = image.copy()
+        framed[[0, -1]] = framed[:, [0, -1]] = 255
+        small = np.zeros_like(image)
+        small[2:14, 2:14] = np.asarray(scaled(image, 12))
+        assert not any(map(preprocessing.is_mnist, (on_gray, framed, small)))
+
+
+def test_ink_that_fills_the_picture_is_kept():
+    """A binary 0 whose sides are the sides of the picture."""
+    picture = Image.new("L", (32, 32))
+    ImageDraw.Draw(picture).ellipse((0, 0, 31, 31), 0, 255, 6)
+    for each in (picture, Image.eval(picture, lambda gray: 255 - gray)):
+        image = decode(png(each))
+        assert (image[14, [4, 23]] > 200).all()
+        assert (image[[4, 23], 14] > 200).all()
+        assert image[14, 14] == 0
+
+
+def test_a_box_around_a_digit_is_not_ink(testing):
+    for image in testing[0][:20]:
+        page = Image.new("L", (120, 120), 255)
+        page.paste(scaled(255 - image, 84), (18, 18))
+        bare = decode(png(page)).astype(float)
+        ImageDraw.Draw(page).rectangle((3, 3, 116, 116), None, 0, 3)
+        boxed = decode(png(page)).astype(float)
+        assert np.corrcoef(bare.ravel(), boxed.ravel())[0, 1] > 0.7  # may move by a pixel
+
+
+def test_a_stroke_across_the_whole_picture_is_ink():
+    """The stem of a 1 is as straight and long as a printed line."""
+    page = Image.new("L", (60, 120), 255)
+    draw = ImageDraw.Draw(page)
+    draw.line((30, 2, 30, 118), 0, 7)
+    draw.line((15, 30, 30, 5), 0, 7)
+    rows, _ = np.nonzero(decode(png(page)))
+    assert np.ptp(rows) >= 18
 
 
 BLANK = {
