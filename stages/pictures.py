@@ -237,11 +237,11 @@ def _dotted(picture: Picture, random: Random) -> bytes:
 
 def _one_pixel_pen(picture: Picture, random: Random) -> bytes:
     """Draw the middle of each stroke with a pen of one pixel, in a pale color."""
-    rest = np.where(np.asarray(_enlarged(picture, 140)) > 127, 255, 0).astype(np.uint8)
+    rest: np.ndarray = np.uint8(255) * (np.asarray(_enlarged(picture, 140)) > 127)
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
-    middle = np.zeros_like(rest)
+    middle: np.ndarray = np.zeros_like(rest)
     while rest.any():
-        middle |= rest & ~cv2.morphologyEx(rest, cv2.MORPH_OPEN, cross)
+        middle |= rest - cv2.morphologyEx(rest, cv2.MORPH_OPEN, cross)
         rest = cv2.erode(rest, cross)
     return _photo(255 - random.uniform(0.3, 1) * cv2.morphologyEx(middle, cv2.MORPH_CLOSE, cross))
 

@@ -255,13 +255,20 @@ def _is_light(gray: np.ndarray) -> bool:
     """Return whether the ink is lighter than the background."""
     size = max(gray.shape[1] // 4, 1), max(gray.shape[0] // 4, 1)
     small = cv2.resize(gray, size, interpolation=cv2.INTER_AREA).clip(0, 255)
-    # The frame of a box and the edge of a sheet are near the edge of the picture.
+    # The frame of a box and the edge of a sheet are near the edge of the picture, so the inner part
+    # decides, unless the ink is outside of it.
     down, right = (round(EDGE * length) for length in small.shape)
-    small = small[down : small.shape[0] - down, right : small.shape[1] - right]
-    background = cv2.medianBlur(small.astype(np.uint8), max(min(small.shape) // 2 * 2 - 1, 3))
-    difference = small - background
+    inner = small[down : small.shape[0] - down, right : small.shape[1] - right]
+    whole, part = _to_background(small), _to_background(inner)
+    difference = part if np.abs(part).max() > 0.5 * np.abs(whole).max() else whole
     # The fourth power favors ink, which stands out more, over shadows, which have more pixels.
     return float((difference.clip(0) ** 4).sum()) > float(((-difference).clip(0) ** 4).sum())
+
+
+def _to_background(gray: np.ndarray) -> np.ndarray:
+    """Return the difference of each pixel to the median around it, float32 (height, width)."""
+    side = max(min(gray.shape) // 2 * 2 - 1, 3)
+    return gray - cv2.medianBlur(gray.astype(np.uint8), side)
 
 
 def _pieces(ink: np.ndarray, max_pieces: int) -> list[Piece]:
