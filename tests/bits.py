@@ -25,6 +25,7 @@ PROJECT = Path(__file__).parent.parent
 STEPS = 2
 EVALUATED = 100  # images
 DRAWN = 2  # pictures of each variation
+MADE = 100  # images of `non_digits`
 
 
 def is_untried() -> bool:
@@ -66,11 +67,23 @@ def hashes() -> Iterator[tuple[str, str]]:
     images, labels = (part[:EVALUATED] for part in load_slice("testing"))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        yield from of_non_digits(chosen, images)
         for kind in ("mlp", "cnn"):
             network = yield from of_train(folder, chosen, kind)
         yield from of_evaluate(folder, network, images, labels, chosen.data.classes)
         yield from of_pictures(folder, images[:DRAWN], labels[:DRAWN])
         yield from of_export(folder, network)
+
+
+def of_non_digits(chosen: Any, images: Any) -> Iterator[tuple[str, str]]:
+    from stages import non_digits
+    from tests.conftest import FONTS
+
+    files = sorted(FONTS.glob("*.woff"))
+    glyphs = [non_digits.Glyphs.of(file.name, file.read_bytes()) for file in files]
+    for split in ("training", "testing"):
+        made = non_digits.make(split, MADE, chosen.data.non_digits, glyphs, images)
+        yield f"non_digits: {split}", digest(*made)
 
 
 def of_train(folder: Path, chosen: Any, kind: str) -> Generator[tuple[str, str], None, Any]:

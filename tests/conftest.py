@@ -2,6 +2,7 @@
 
 tests/mnist/ contains the first 2,000 training images and the first 500 test images of MNIST.
 tests/fashion_mnist/ contains the first 600 and 200 of Fashion-MNIST (MIT license, Zalando SE).
+tests/fonts/ contains one training font and one test font of `non_digits` (see its LICENSE).
 
 A run of the pipeline takes a minute, so pytest's cache keeps its outputs. The next session with the
 same code, parameters, data and packages copies them. Remove them with `pytest --cache-clear`.
@@ -42,6 +43,7 @@ from stages.common import idx
 
 PROJECT = Path(__file__).parent.parent
 MNIST = Path(__file__).parent / "mnist"
+FONTS = Path(__file__).parent / "fonts"
 FASHION = Path(__file__).parent / "fashion_mnist"
 PROGRAM = [
     ".dvc/.gitignore",
@@ -138,6 +140,11 @@ def slice_params(params: Params) -> None:
     """Change the project's params so that a run on the slice takes seconds."""
     take_from(params, MNIST)
     params["data"]["png"]["mirrors"] = ["render"]
+    params["data"]["fonts"]["mirrors"] = [str(FONTS)]
+    for split in ("training", "testing"):
+        fonts = params["data"]["fonts"][split]
+        fonts[:] = [font for font in fonts if (FONTS / font["file"]).exists()]
+    params["data"]["non_digits"].update(training=60, testing=40)
     params["train"].update(epochs=3, validation_size=200)
     params["train"]["cnn"].update(batch_size=50, ema_decay=0.95)
     params["evaluate"]["rejected_labels"] = [3, 5]

@@ -65,6 +65,7 @@ def run(repository, stage):
     [
         ("download", 100),
         ("png", 300),
+        ("non_digits", 20),
         ("train", 12),  # too little for the curves
         ("train", 200),  # too little for the weights
         ("evaluate", 20),
@@ -84,7 +85,9 @@ def test_full_disk_is_reported_and_keeps_the_outputs(disk, stage, free):
     assert files(disk) == before
 
 
-@pytest.mark.parametrize("stage", ["download", "png", "train", "evaluate", "pictures", "export"])
+@pytest.mark.parametrize(
+    "stage", ["download", "png", "non_digits", "train", "evaluate", "pictures", "export"]
+)
 def test_read_only_disk_is_reported_and_keeps_the_outputs(disk, stage):
     before = files(disk)
     mount("-o", "remount,ro", disk.path.parent)

@@ -1,4 +1,4 @@
-"""Reader for the IDX format and for MNIST's four IDX files.
+"""Reader and writer for the IDX format, and reader for MNIST's four IDX files.
 
 An IDX file holds two zero bytes, a type code, the number of dimensions, each dimension as a
 big-endian uint32, then the elements in C order. http://yann.lecun.com/exdb/mnist/ specifies the
@@ -63,10 +63,10 @@ def render(array: np.ndarray) -> bytes:
     """Return the content of an IDX file; `parse` is the inverse.
 
     Args:
-        array: uint8, of any shape.
+        array: A uint8 array of one or more dimensions, each shorter than 2**32.
     """
-    header = np.array([UINT8 << 8 | array.ndim, *array.shape], ">u4")
-    return header.tobytes() + array.tobytes()
+    header = bytes([0, 0, UINT8, array.ndim])
+    return header + np.array(array.shape, ">u4").tobytes() + array.tobytes()
 
 
 def save(folder: Path, splits: dict[str, Split]) -> None:

@@ -92,8 +92,8 @@ def model_card(chosen: Params, metrics: dict[str, Any], sha256: str, machine: st
         ),
         background=(
             f"Its confidence is below 50% on {metrics['unsure']['non_digits']:.0%} of the letters, "
-            f"shapes, scribbles and numbers of a test set, and on {metrics['unsure']['digits']:.2%} "
-            f"of the digits in the test split."
+            f"shapes, scribbles and numbers of a test set, and on "
+            f"{metrics['unsure']['digits']:.2%} of the digits in the test split."
         ),
     )
 

@@ -11,7 +11,15 @@ from pathlib import Path
 from reprlib import repr as shortened
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
@@ -71,6 +79,47 @@ class Handwriting(Section):
     held_back: Fraction
 
 
+class Font(Section):
+    package: str
+    file: str
+    sha256: Sha256
+
+
+class Fonts(Section):
+    mirrors: list[str] = Field(min_length=1)
+    training: list[Font] = Field(min_length=1)
+    testing: list[Font] = Field(min_length=1)
+
+    @field_validator("testing")
+    @classmethod
+    def are_not_for_training(cls, testing: list[Font], info: ValidationInfo) -> list[Font]:
+        trained = {font.sha256 for font in info.data.get("training", ())}
+        for font in testing:
+            if font.sha256 in trained:
+                raise ValueError(f"must not contain {font.file}, which is in training, too")
+        return testing
+
+
+class Shares(Section):
+    letters: Accuracy
+    shapes: Accuracy
+    scribbles: Accuracy
+    numbers: Accuracy
+
+    @model_validator(mode="after")
+    def are_not_all_zero(self) -> "Shares":
+        if not self.letters + self.shapes + self.scribbles + self.numbers:
+            raise ValueError("must not all be 0")
+        return self
+
+
+class NonDigits(Section):
+    training: Count
+    testing: Count
+    seed: int = Field(ge=0, lt=2**31)
+    shares: Shares
+
+
 class Data(Section):
     name: str
     source: str
@@ -78,6 +127,9 @@ class Data(Section):
     timeout: float = Field(gt=0, le=3600)
     idx: Idx
     png: Png
+    fonts: Fonts
+    non_digits: NonDigits
+
     handwriting: list[Handwriting]
 
     @field_validator("handwriting")

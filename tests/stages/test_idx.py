@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from stages.common.idx import IdxError, load, parse
+from stages.common.idx import IdxError, load, parse, render
 
 
 def encode(array: np.ndarray) -> bytes:
@@ -21,6 +21,12 @@ arrays = hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=4, min_side=
 @given(arrays)
 def test_parse_returns_the_encoded_array(array):
     np.testing.assert_array_equal(parse(encode(array)), array)
+
+
+@given(arrays)
+def test_render_encodes_any_array(array):
+    assert render(array) == encode(array)
+    assert render(np.asfortranarray(array)) == encode(array)
 
 
 @given(arrays, st.data())

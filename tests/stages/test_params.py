@@ -73,6 +73,21 @@ def test_dvc_experiments_keep_the_comments(tmp_path):
             "data.idx.sha256 must have exactly the keys train-images-idx3-ubyte",
         ),
         ("data.png.splits", ["training"], "data.png.splits must contain testing"),
+        ("data.fonts.training", [], "data.fonts.training: List should have at least 1"),
+        ("data.fonts.testing.0.sha256", "0", "data.fonts.testing.0.sha256: String should match"),
+        (
+            "data.fonts.testing.0.sha256",
+            yaml.safe_load((PROJECT / "params.yaml").read_text())["data"]["fonts"]["training"][0][
+                "sha256"
+            ],
+            "data.fonts.testing must not contain annie-use-your-telescope-latin-400-normal.woff",
+        ),
+        (
+            "data.non_digits.shares",
+            dict.fromkeys(("letters", "shapes", "scribbles", "numbers"), 0.0),
+            "data.non_digits.shares must not all be 0",
+        ),
+        ("data.non_digits.shares.letters", 45, "less than or equal to 1, not 45"),
         ("export.min_accuracy.cnn", 99.3, "export.min_accuracy.cnn: Input should be less than or"),
     ],
 )
@@ -81,7 +96,7 @@ def test_invalid_value_is_reported_in_one_line_with_its_key(tmp_path, key, value
     *sections, last = key.split(".")
     section = content
     for name in sections:
-        section = section[name]
+        section = section[int(name) if name.isdigit() else name]
     section[last] = value
     file = tmp_path / "params.yaml"
     file.write_text(yaml.safe_dump(content))
