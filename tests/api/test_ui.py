@@ -18,7 +18,9 @@ from tests.conftest import PROJECT, Server, program, running_server
 
 SAMPLES = sorted((PROJECT / "service/api/static/samples").glob("*.png"))
 ANSWER = re.compile(
-    r"^(This is an? \d, \d\d\s% sure|Not sure: perhaps an? \d \(\d+\s% sure\), or .*)$"
+    r"^(This is an? \d, \d\d\s% sure"
+    r"|Not sure: perhaps an? \d \(\d+\s% sure\), or an? \d \(\d+\s% sure\)"
+    r"|Probably not a digit, or perhaps an? \d \(\d+\s% sure\))$"
 )
 REJECTED = "Failed to load resource"  # the console message of every response from 400 on
 
@@ -263,17 +265,31 @@ def test_one_request_is_in_flight_at_a_time_and_outdated_results_are_not_shown(p
     expect(page.get_by_role("status")).to_have_text(ANSWER)
 
 
-@pytest.mark.parametrize("sure", [0.79, 0.8])
-def test_an_uncertain_result_is_described_as_uncertain(page, sure):
-    row = [0, 1 - sure, 0, 0, 0, 0, 0, 0, sure, 0]
-    answer = {"labels": [8], "probabilities": [row], "preprocessed": [[[0] * 28] * 28]}
+@pytest.mark.parametrize(
+    ("probabilities", "digit", "words"),
+    [
+        ({8: 0.9, 1: 0.1}, "8", "This is an 8, 90 % sure"),
+        ({8: 0.89, 1: 0.11}, "8", "Not sure: perhaps an 8 (89 % sure), or a 1 (11 % sure)"),
+        ({7: 0.51, 1: 0.45}, "7", "Not sure: perhaps a 7 (51 % sure), or a 1 (45 % sure)"),
+        ({1: 0.5, 7: 0.5}, "1", "Not sure: perhaps a 1 (50 % sure), or a 7 (50 % sure)"),
+        ({7: 0.48, 1: 0.46}, "7", "Not sure: perhaps a 7 (48 % sure), or a 1 (46 % sure)"),
+        ({7: 0.49, 1: 0.31}, "?", "Probably not a digit, or perhaps a 7 (49 % sure)"),
+        ({}, "?", "Probably not a digit, or perhaps a 0 (10 % sure)"),
+    ],
+)
+def test_an_uncertain_result_is_described_as_uncertain(page, probabilities, digit, words):
+    # The other labels share the rest of the probability.
+    rest = (1 - sum(probabilities.values())) / (10 - len(probabilities))
+    row = [probabilities.get(label, rest) for label in range(10)]
+    answer = {"labels": [row.index(max(row))], "probabilities": [row]}
+    answer["preprocessed"] = [[[0] * 28] * 28]
     page.route("**/recognize*", lambda route: route.fulfill(json=answer))
     draw(page, DIGITS[8])
-    words = (
-        "This is an 8, 80 % sure" if sure == 0.8 else "Not sure: perhaps an 8 (79 % sure), or a 1"
-    )
     expect(page.get_by_role("status")).to_have_text(words)
     expect(page.locator("#sentence")).to_have_text(words)
+    expect(page.locator("#digit")).to_have_text(digit)
+    state = "sure" if words.startswith("This is") else "unsure"
+    expect(page.locator("body")).to_have_attribute("data-state", state)
 
 
 def test_an_uploaded_file_is_recognized(page, server):

@@ -4,7 +4,10 @@
 
 const SIDE = 280; // pixels: the side of the image that is sent, and the unit of the points
 const PEN = 22; // pixels: the stroke width, which becomes as wide as MNIST's at 28 x 28 pixels
-const SURE = 0.8; // the page presents a less probable result as a guess
+const SURE = 0.9; // the page presents a less probable result as a guess, with a second reading
+// The page presents a result below this probability as probably not a digit, unless the two likeliest
+// labels together reach SURE. `service/api/confidence.py` has the same rule.
+const LIKELY = 0.5;
 const TIMEOUT = 15_000; // milliseconds; a request that hangs would block all later ones
 
 const byId = (id) => document.getElementById(id);
@@ -155,7 +158,8 @@ function show(result) {
   const { label, probabilities, preprocessed, error, canRetry } = result ?? {};
   const text = error ?? (probabilities ? sentence(label, probabilities) : "");
   const unsure = Boolean(probabilities) && probabilities[label] < SURE;
-  byId("digit").textContent = label ?? (error ? "!" : "?");
+  const digit = probabilities && !isDigit(label, probabilities) ? "?" : label;
+  byId("digit").textContent = digit ?? (error ? "!" : "?");
   byId("sentence").textContent = text || "No drawing yet";
   byId("again").hidden = !canRetry;
   document.body.dataset.state = error ? "error" : probabilities ? (unsure ? "unsure" : "sure") : "blank";
@@ -170,11 +174,21 @@ function show(result) {
 }
 
 function sentence(label, probabilities) {
-  const sure = `${percent(probabilities[label], 0)} sure`;
-  if (probabilities[label] >= SURE) return `This is ${article(label)}, ${sure}`;
-  const others = probabilities.filter((_, digit) => digit !== label);
-  const second = probabilities.indexOf(Math.max(...others));
-  return `Not sure: perhaps ${article(label)} (${sure}), or ${article(second)}`;
+  const sure = (digit) => `${percent(probabilities[digit], 0)} sure`;
+  if (probabilities[label] >= SURE) return `This is ${article(label)}, ${sure(label)}`;
+  const first = `perhaps ${article(label)} (${sure(label)})`;
+  if (!isDigit(label, probabilities)) return `Probably not a digit, or ${first}`;
+  const second = secondOf(label, probabilities);
+  return `Not sure: ${first}, or ${article(second)} (${sure(second)})`;
+}
+
+const isDigit = (label, probabilities) =>
+  probabilities[label] >= LIKELY ||
+  probabilities[label] + probabilities[secondOf(label, probabilities)] >= SURE;
+
+function secondOf(label, probabilities) {
+  const others = probabilities.map((probability, digit) => (digit === label ? -1 : probability));
+  return others.indexOf(Math.max(...others));
 }
 
 const article = (digit) => `${digit === 8 ? "an" : "a"} ${digit}`;
