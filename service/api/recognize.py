@@ -4,19 +4,22 @@ curl -F image=@104.png localhost:8080/recognize
 curl -H 'Content-Type: image/png' --data-binary @104.png localhost:8080/recognize
 """
 
+import re
 from typing import Any
 
 import numpy as np
 from flask import Flask, Response, request
-from werkzeug.exceptions import BadRequest, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, UnprocessableEntity, UnsupportedMediaType
 
-from service.api import limits, request_body, uploads
+from service.api import confidence, limits, request_body, uploads
 from service.api.responses import json_response
 from service.recognition import images
 from service.recognition.preprocessing import Box
 from service.served_model import Model
 
 RAW_TYPES = {f"image/{name.lower()}" for name in images.FORMATS}
+# `float` also accepts underscores, the digits of other scripts, "nan" and "inf".
+NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
 
 def init_app(app: Flask, model: Model) -> None:
@@ -30,6 +33,7 @@ def init_app(app: Flask, model: Model) -> None:
         include_preprocessed = _choice("preprocessed", "false", "true") == "true"
         # Clients of versions before 0.2.0 use the former name of `preprocessed`.
         include_seen = _choice("seen", "false", "true") == "true"
+        min_confidence = _fraction("min_confidence", 0.0)
         names, contents = _pictures()
         decoded = uploads.decode_all(images.decode_many if many else _decode_one, contents, names)
         digits = np.concatenate([digits for digits, _ in decoded])
@@ -37,8 +41,10 @@ def init_app(app: Flask, model: Model) -> None:
             limits.check_images(len(digits))
         labels, probabilities = model.recognize(digits, request.environ)
         results, end = [], 0
-        for name, (preprocessed, boxes) in zip(names, decoded, strict=True):
+        for number, (name, (preprocessed, boxes)) in enumerate(zip(names, decoded, strict=True)):
             start, end = end, end + len(preprocessed)
+            if doubt := confidence.doubt(probabilities[start:end], min_confidence, many):
+                raise UnprocessableEntity(uploads.about_picture(doubt, number, names))
             result: dict[str, Any] = {"filename": name, "labels": labels[start:end]}
             if many:
                 result["boxes"] = boxes
@@ -63,6 +69,17 @@ def _choice(name: str, default: str, other: str) -> str:
     if value not in (default, other):
         raise BadRequest(f"The parameter {name} must be {other} or {default}, not {value!r}.")
     return value
+
+
+def _fraction(name: str, default: float) -> float:
+    if not request.query_string:
+        return default
+    text = request.args.get(name)
+    if text is None:
+        return default
+    if not NUMBER.fullmatch(text) or not 0 <= float(text) <= 1:
+        raise BadRequest(f"The parameter {name} must be a number from 0 to 1, not {text!r}.")
+    return float(text)
 
 
 def _pictures() -> tuple[list[str | None], list[bytes]]:

@@ -92,9 +92,26 @@ def decode_all(
         except ImageError as error:
             if len(contents) == 1:
                 raise
-            name = f" ({names[number]})" if names else ""
-            raise type(error)(f"Image {number + 1}{name}: {error}") from error
+            sentence = about_picture(str(error), number, names or [None] * len(contents))
+            raise type(error)(sentence) from error
     return decoded
+
+
+def about_picture(sentence: str, number: int, names: Sequence[str | None]) -> str:
+    """Make an error's sentence name its picture, if the request has several.
+
+    Args:
+        sentence: The sentence.
+        number: The index of the picture.
+        names: The file name of each picture of the request, or None if it has no name.
+
+    Returns:
+        The sentence, with the picture's number and name in front of it.
+    """
+    if len(names) == 1:
+        return sentence
+    name = f" ({names[number]})" if names[number] is not None else ""
+    return f"Image {number + 1}{name}: {sentence}"
 
 
 def from_array(pixels: np.ndarray) -> np.ndarray:

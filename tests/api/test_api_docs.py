@@ -9,9 +9,11 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from PIL import Image
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 import service
 from service.api import api_docs
+from tests.conftest import PROJECT
 
 
 def _png(side: int, background: int, ink: int) -> bytes:
@@ -37,7 +39,18 @@ openapi = schemathesis.openapi.from_path(api_docs.FILE)
 @openapi.parametrize()
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_route_behaves_as_described(case, server):
-    case.call_and_validate(base_url=server.url)
+    response = case.call(base_url=server.url)
+    # Whether the model is certain enough of a valid picture depends on the picture.
+    is_doubtful = response.status_code == 422 and "no label reaches the required" in response.text
+    assert not is_doubtful or "min_confidence" in case.query
+    excluded = [positive_data_acceptance] if is_doubtful else []
+    case.validate_response(response, excluded_checks=excluded)
+
+
+def test_every_query_parameter_of_recognize_is_in_the_readme():
+    parameters = json.loads(api_docs.FILE.read_text())["paths"]["/recognize"]["post"]["parameters"]
+    readme = (PROJECT / "service/README.md").read_text()
+    assert {parameter["name"] for parameter in parameters} == set(re.findall(r"`\?(\w+)=", readme))
 
 
 def test_the_service_serves_the_file_of_the_repository(client):

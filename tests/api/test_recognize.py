@@ -218,6 +218,131 @@ def test_an_unknown_value_of_a_parameter_returns_400(client):
     )
 
 
+@pytest.fixture
+def by_confidence(client, png_files):
+    """Return the name, the content and the confidence of 50 pictures, the least certain first."""
+    contents = [(file.name, file.read_bytes()) for file in png_files[:50]]
+    files = [("image", each) for each in contents]
+    results = recognize(client, "?probabilities=true", files=files).json()["results"]
+    confidences = [max(result["probabilities"][0]) for result in results]
+    pictures = [(*each, sure) for each, sure in zip(contents, confidences, strict=True)]
+    return sorted(pictures, key=lambda picture: picture[2])
+
+
+def body_of(content, kind):
+    """Return the options of `recognize` that send a picture: a form, or a raw body of a format."""
+    if kind == "form":
+        return {"files": field(content)}
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(content)).convert("RGB").save(buffer, kind, lossless=True, quality=100)
+    return {"data": buffer.getvalue(), "headers": {"Content-Type": f"image/{kind.lower()}"}}
+
+
+@pytest.mark.parametrize("kind", ["form", "PNG", "JPEG", "BMP", "GIF", "WEBP"])
+@pytest.mark.parametrize("others", ["", "&probabilities=true", "&preprocessed=true&digits=one"])
+def test_min_confidence_refuses_a_picture_below_it_and_no_other(
+    client, by_confidence, kind, others
+):
+    _, content, _ = by_confidence[0]
+    body = body_of(content, kind)
+    (probabilities,) = recognize(client, "?probabilities=true", **body).json()["probabilities"]
+    sure = max(probabilities)  # JPEG changes the picture a little
+    refused = recognize(client, f"?min_confidence={sure + 1e-6}{others}", **body)
+    assert refused.status_code == 422
+    assert list(refused.json()) == ["error"]
+    sentence = refused.json()["error"]
+    label = probabilities.index(sure)
+    assert sentence.startswith("The picture is unclear: it ")
+    assert f" {label} ({int(100 * sure)} %)" in sentence
+    assert sentence.endswith(f"; no label reaches the required confidence of {sure + 1e-6}.")
+    accepted = recognize(client, f"?min_confidence={sure}{others}", **body)
+    assert accepted.status_code == 200
+    assert accepted.content == recognize(client, f"?{others}", **body).content
+
+
+def test_without_min_confidence_the_likelier_label_is_returned(client, by_confidence):
+    _, content, sure = by_confidence[0]
+    assert sure < 0.9
+    for query in ("", "?min_confidence=0", "?probabilities=true"):
+        assert recognize(client, query, files=field(content)).status_code == 200
+
+
+def test_min_confidence_names_the_first_doubtful_picture_of_several(client, by_confidence):
+    first, second, *_, last = by_confidence
+    limit = (second[2] + last[2]) / 2
+    files = [("image", each[:2]) for each in (last, second, first, last)]
+    answer = recognize(client, f"?min_confidence={limit}", files=files)
+    assert answer.status_code == 422
+    assert answer.json()["error"].startswith(f"Image 2 ({second[0]}): The picture is unclear: it ")
+    files = [("image", last[:2])] * 3
+    answer = recognize(client, f"?min_confidence={limit}", files=files)
+    assert answer.content == recognize(client, files=files).content
+
+
+def test_an_invalid_picture_is_reported_before_a_doubtful_one(client, by_confidence):
+    files = field(by_confidence[0][1], b"")
+    answer = recognize(client, "?min_confidence=1", files=files)
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "Image 2 (1.png): The image is empty."
+
+
+def test_min_confidence_names_the_doubtful_digit_of_many(client, testing):
+    page = Image.new("L", (1000, 120), 255)
+    for index, image in enumerate(testing[0][:10]):
+        page.paste(Image.fromarray(255 - image).resize((90, 90)), (100 * index + 5, 10))
+    files = field(png(page))
+    many = "?digits=many&probabilities=true"
+    rows = recognize(client, many, files=files).json()["probabilities"]
+    sure = [max(row) for row in rows]
+    lowest, next_ = sorted(sure)[:2]
+    limit = (lowest + next_) / 2
+    answer = recognize(client, f"{many}&min_confidence={limit}", files=files)
+    assert answer.status_code == 422
+    number = sure.index(lowest) + 1
+    start = f"Digit {number} from the left is unclear: it "
+    assert answer.json()["error"].startswith(start)
+    answer = recognize(client, f"{many}&min_confidence={lowest}", files=files)
+    assert answer.json()["probabilities"] == rows
+    files = [("image", ("a.png", png(page))), ("image", ("b.png", png(page)))]
+    answer = recognize(client, f"{many}&min_confidence={limit}", files=files)
+    assert answer.json()["error"].startswith(f"Image 1 (a.png): {start}")
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "text/html", "image/png"])
+def test_the_error_of_a_doubtful_picture_is_json_for_every_accept_header(
+    client, by_confidence, accept
+):
+    files = field(by_confidence[0][1])
+    headers = {"Accept": accept}
+    answer = recognize(client, "?min_confidence=1", files=files, headers=headers)
+    assert answer.status_code == 422
+    assert answer.headers["Content-Type"] == "application/json"
+    assert list(answer.json()) == ["error"]
+
+
+@pytest.mark.parametrize("value", ["0", "1", "1.0", "0.", ".5", "5e-1", "0.50", "-0", "1e-999"])
+def test_min_confidence_is_any_number_from_0_to_1(client, png_files, value):
+    files = field(png_files[0].read_bytes())
+    answer = recognize(client, f"?min_confidence={value}", files=files)
+    assert answer.status_code in (200, 422)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", "high", "true", "nan", "inf", "-0.1", "1.01", "90", "1e400", "0,9", "0x1", "."),
+        *(" 0.9", "0.9 ", "0_1", "\u0660", "90%", "0.9;", "9" * 5000 + "x"),
+    ],
+)
+def test_another_value_of_min_confidence_returns_400(client, value):
+    answer = client.post(
+        "/recognize", params={"min_confidence": value, "digits": "one"}, files=field(VALID)
+    )
+    assert answer.status_code == 400
+    sentence = f"The parameter min_confidence must be a number from 0 to 1, not {value!r}."
+    assert answer.json()["error"] == (sentence if len(sentence) < 1000 else f"{sentence[:1000]}...")
+
+
 def test_every_mode_and_size_returns_a_label(client):
     pictures = [
         stroke("RGB", ink="white"),

@@ -38,6 +38,7 @@ WORDS = (
     *("Content-Disposition: form-data; name=image; filename=a", "filename*=UTF-8''a", "boundary"),
     *("Content-Type: ", "Content-Encoding: gzip", "charset=utf-16", "multipart/form-data"),
     *("?digits=many", "&preprocessed=true", "&probabilities=true", "/versions/", "/labels/", "%00"),
+    *("?min_confidence=0.9", "&min_confidence=1", "1e-1"),
 )
 
 
@@ -85,6 +86,8 @@ def _environ(path: str, query: str, headers: dict[str, str], body: bytes) -> dic
 def seeds() -> Iterator[bytes]:
     yield _request("/recognize?digits=many&preprocessed=true", {"Content-Type": "image/png"}, PNG)
     yield _request("/recognize?probabilities=true", *_form(PNG))
+    yield _request("/recognize?min_confidence=1", *_form(PNG, PNG))
+    yield _request("/recognize?digits=many&min_confidence=0.5", {"Content-Type": "image/png"}, PNG)
     yield _request("/recognize", *_form(PNG))
     yield _request("/recognize", {"Content-Type": "image/png"}, PNG)
     yield _request("/recognize", *_form(PNG, PNG, b""))
