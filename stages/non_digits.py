@@ -85,7 +85,7 @@ def make(
         "letters": partial(letters, glyphs=[(font, one) for font in glyphs for one in font.clear]),
         "shapes": partial(shape, kinds=drawings.SHAPES[split]),
         "scribbles": partial(shape, kinds=drawings.SCRIBBLES[split]),
-        "numbers": partial(number, digits=digits),
+        "numbers": partial(number, digits=digits[digits.any(axis=(1, 2))]),
     }
     random = np.random.default_rng([chosen.seed, list(idx.FILES).index(split)])
     ends = np.cumsum([getattr(chosen.shares, kind) for kind in KINDS])
@@ -149,14 +149,14 @@ def number(random: Random, digits: np.ndarray) -> np.ndarray:
 
     Args:
         random: The source of all choices.
-        digits: MNIST images, uint8 (N, 28, 28).
+        digits: MNIST images, uint8 (N, 28, 28), none of them blank.
 
     Returns:
         The picture, uint8 (height, width), white ink on black.
     """
-    count = 2 if random.random() < 0.8 else 3
-    margin, right, was_narrow = 16, 16, False
-    page = np.zeros((112, 2 * margin + count * (64 + 20)), np.uint8)
+    count, margin = 2 if random.random() < 0.8 else 3, 16
+    page = np.zeros((2 * margin + 102, 2 * margin + count * 102), np.uint8)
+    right, bottom, was_narrow = margin, 0, False
     for image in digits[random.integers(len(digits), size=count)]:
         ink = image[np.ix_(image.any(axis=1), image.any(axis=0))]
         scale = random.uniform(*MNIST_SCALE)
@@ -168,8 +168,8 @@ def number(random: Random, digits: np.ndarray) -> np.ndarray:
         left, top = max(right + gap, margin), margin + int(random.integers(0, 12))
         part = page[top : top + height, left : left + width]
         np.maximum(part, large, out=part)
-        right, was_narrow = left + width, is_narrow
-    return page[:, : right + margin]
+        right, bottom, was_narrow = left + width, max(bottom, top + height), is_narrow
+    return page[: bottom + margin, : right + margin]
 
 
 def distorted(picture: np.ndarray, random: Random) -> np.ndarray:

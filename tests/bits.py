@@ -67,12 +67,26 @@ def hashes() -> Iterator[tuple[str, str]]:
     images, labels = (part[:EVALUATED] for part in load_slice("testing"))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        yield from of_handwriting(chosen)
         yield from of_non_digits(chosen, images)
         for kind in ("mlp", "cnn"):
             network = yield from of_train(folder, chosen, kind)
         yield from of_evaluate(folder, network, images, labels, chosen.data.classes)
         yield from of_pictures(folder, images[:DRAWN], labels[:DRAWN])
         yield from of_export(folder, network)
+
+
+def of_handwriting(chosen: Any) -> Iterator[tuple[str, str]]:
+    from dataclasses import astuple
+
+    from stages import handwriting
+
+    for source in chosen.data.handwriting:
+        *lists, sha256 = astuple(handwriting.read(PROJECT / source.path))
+        few = handwriting.Source(*(values[:EVALUATED] for values in lists), sha256)
+        parts = handwriting.split(few, source.held_back, set())
+        arrays = [array for part in parts.values() for array in part]
+        yield f"handwriting: {source.name}", digest(*arrays)
 
 
 def of_non_digits(chosen: Any, images: Any) -> Iterator[tuple[str, str]]:

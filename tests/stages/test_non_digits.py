@@ -72,6 +72,14 @@ def test_numbers_are_wider_than_a_digit_and_ones_stay_apart():
         assert (np.diff(columns) == 1).sum() in (2, 3)
 
 
+def test_digits_may_fill_their_images_and_blank_images_are_left_out(glyphs):
+    shares = params.Shares(letters=0.0, shapes=0.0, scribbles=0.0, numbers=1.0)
+    digits = np.stack([np.full((28, 28), 0, np.uint8), np.eye(28, dtype=np.uint8) * 255])
+    chosen = CHOSEN.model_copy(update={"shares": shares})
+    images, _ = make("training", 20, chosen, glyphs, digits)
+    assert images.any(axis=(1, 2)).all()
+
+
 def test_no_clear_character_looks_like_a_digit():
     assert not {*non_digits.CLEAR} & {*"0123456789CcDOoQUuaeIiJjLl!|/\\()ZzYySs$GgbBqЭЧЮ"}
 
