@@ -50,6 +50,32 @@ def test_accuracy_precision_and_recall_are_high(metrics):
 
 def test_confidence_is_calibrated(metrics):
     assert metrics["expected_calibration_error"] < 0.01
+    assert metrics["robustness_calibration_error"] < 0.015
+    for source in metrics["handwriting"].values():
+        assert source["expected_calibration_error"] < 0.015
+
+
+def test_corrupted_images_keep_their_labels(metrics):
+    assert metrics["robustness_mean"] > 0.97
+    assert metrics["robustness_lowest"] > 0.88
+
+
+def test_other_handwriting_is_recognized(metrics):
+    assert metrics["handwriting"]["semeion"]["accuracy"] > 0.97
+    assert metrics["handwriting"]["optdigits"]["accuracy"] > 0.99
+
+
+def test_confidence_is_low_without_a_digit_and_high_with_one(metrics):
+    assert metrics["unsure"]["non_digits"] > 0.6
+    assert metrics["unsure"]["digits"] < 0.01
+    assert max(source["unsure"] for source in metrics["handwriting"].values()) < 0.01
+
+
+def test_pictures_of_every_kind_are_recognized():
+    figures = json.loads((DATA / "pictures/metrics.json").read_text())
+    for group in figures.values():
+        for name, accuracy in group.items():
+            assert accuracy > 0.9, name
 
 
 @pytest.fixture(scope="module")
