@@ -77,16 +77,20 @@ def hashes() -> Iterator[tuple[str, str]]:
 
 
 def of_handwriting(chosen: Any) -> Iterator[tuple[str, str]]:
-    from dataclasses import astuple
+    from dataclasses import replace
 
     from stages import handwriting
 
-    for source in chosen.data.handwriting:
-        *lists, sha256 = astuple(handwriting.read(PROJECT / source.path))
-        few = handwriting.Source(*(values[:EVALUATED] for values in lists), sha256)
-        parts = handwriting.split(few, source.held_back, set())
-        arrays = [array for part in parts.values() for array in part]
-        yield f"handwriting: {source.name}", digest(*arrays)
+    for listed in chosen.data.handwriting:
+        source = handwriting.read(PROJECT / listed.path)
+        few = replace(
+            source,
+            files=source.files[:EVALUATED],
+            labels=source.labels[:EVALUATED],
+            writers=source.writers[:EVALUATED],
+        )
+        parts = handwriting.split(few, listed.held_back, set())
+        yield f"handwriting: {listed.name}", digest(*(a for part in parts.values() for a in part))
 
 
 def of_non_digits(chosen: Any, images: Any) -> Iterator[tuple[str, str]]:
