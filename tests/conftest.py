@@ -145,8 +145,10 @@ def slice_params(params: Params) -> None:
         fonts = params["data"]["fonts"][split]
         fonts[:] = [font for font in fonts if (FONTS / font["file"]).exists()]
     params["data"]["non_digits"].update(training=60, testing=40)
+    params["data"]["handwriting"] = params["data"]["handwriting"][:1]
     params["train"].update(epochs=3, validation_size=200)
     params["train"]["cnn"].update(batch_size=50, ema_decay=0.95)
+    params["train"]["cnn"]["photometric"]["fraction"] = 0.0  # its graph takes seconds to build
     params["evaluate"]["rejected_labels"] = [3, 5]
     params["pictures"]["images"] = 20
     params["export"]["min_accuracy"] = {"cnn": 0.85, "mlp": 0.5}

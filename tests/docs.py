@@ -204,7 +204,7 @@ def handwriting() -> None:
     sources = yaml.safe_load((PROJECT / "params.yaml").read_text())["data"]["handwriting"]
     found = _json("data/evaluation/metrics.json")["handwriting"]
     _table(
-        ["source", "license", "accuracy", "expected calibration error", "confidence below 50 %"],
+        ["source", "license", "accuracy", "expected calibration error", "confidence below 50%"],
         [
             [name, license, *(f"{found[name][key]:.2%}" for key in found[name])]
             for name, license in ((source["name"], source["license"]) for source in sources)
@@ -216,7 +216,7 @@ def non_digits() -> None:
     """How often the network says that an image is not a digit."""
     found = _json("data/evaluation/metrics.json")["unsure"]
     _sentences(
-        f"The confidence is below 50 % on {found['non_digits']:.1%} of the letters, shapes,",
+        f"The confidence is below 50% on {found['non_digits']:.1%} of the letters, shapes,",
         f"scribbles and numbers in the test part, and on {found['digits']:.2%} of MNIST's test",
         "images.",
     )

@@ -126,7 +126,7 @@ def recognized(server: Server, file: Path) -> tuple[int, int]:
 
 def expect_answer(page: Page, server: Server, file: Path) -> None:
     label, percent = recognized(server, file)
-    words = rf"an? {label}\b.* {min(percent, 99)}\s% sure"
+    words = rf"an? {label}\b.*\b{min(percent, 99)}\s% sure"
     expect(page.get_by_role("status")).to_have_text(re.compile(words))
     expect(page.locator("#digit")).to_have_text(str(label))
     expect(page.locator("tr.best th")).to_have_text(str(label))
