@@ -18,7 +18,7 @@ from tests import bits
 
 # The largest accepted differences from a committed accuracy. On the test split, the limit is five
 # standard deviations over seeds (0.04 %, see stages/README.md). It is larger for pictures, because
-# each accuracy there is of 1,000 pictures only.
+# each accuracy there is of 500 pictures only.
 TOLERANCES = {paths.EVALUATION / "metrics.json": 0.002, paths.PICTURES / "metrics.json": 0.03}
 
 

@@ -35,7 +35,7 @@ MIN_INSIDE = 0.25  # of the longer side of all ink: the longer side of a digit i
 EDGE = 0.1  # of each side: where the picture may show what surrounds the digit's ground
 MIN_LINE = 0.7  # of the picture's side: the minimum length of a printed line
 MAX_LINE = 0.08  # of the picture's longer side: the maximum thickness of a printed line
-TILT = 7  # pixels: how far a line may rise or fall over `MIN_LINE`, about 2.5 degrees
+TILT = 5  # pixels: how far a line may rise or fall over `MIN_LINE`, about 2 degrees
 # MNIST's own form. Pixels below `DARK` are black, apart from the traces of JPEG. Measured: at least
 # 95 % of the border is black in MNIST's 70,000 images, and 55 % in Fashion-MNIST.
 DARK = bytes(range(16))
@@ -44,20 +44,7 @@ MIN_DARK = 0.5  # of the pixels at the border
 # from the middle. Other data sets of this form fill the image (Fashion-MNIST) or have the middle of
 # the digit's box there (EMNIST). An image that is far from all of these is a drawing.
 MIN_SIDE, MAX_SIDE = 16, 24  # pixels: the longer side of the digit
-MAX_SHIFT = 2.5  # pixels: the distance of either center from the middle, in each direction
-MIN_INSIDE = 0.25  # of the longer side of all ink: the longer side of a digit inside the picture
-MIN_LINE = 0.7  # of the picture's side: the minimum length of a printed line
-MAX_LINE = 0.08  # of the picture's longer side: the maximum thickness of a printed line
-TILT = 5  # pixels: how far a line may rise or fall over `MIN_LINE`, about 2 degrees
-# MNIST's own form. Pixels below `DARK` are black, apart from the traces of JPEG. Measured: at least
-# 95 % of the border is black in MNIST's 70,000 images, and 55 % in Fashion-MNIST.
-DARK = bytes(range(16))
-MIN_DARK = 0.5  # of the pixels at the border
-# MNIST's digits have a longer side of 19 or 20 pixels, and their center of mass is 0.5 pixels from
-# the middle at most. Other data sets of this form fill the image or are centered by their box
-# (EMNIST), so only an image that is far from both is a drawing.
-MIN_SIDE, MAX_SIDE = 16, 24  # pixels: the longer side of the digit
-MAX_SHIFT = 4  # pixels: the distance of its center from the middle, in each direction
+MAX_SHIFT = 4  # pixels: the distance of either center from the middle, in each direction
 
 
 Box = tuple[int, int, int, int]  # left, top, width, height in pixels
