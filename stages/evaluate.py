@@ -182,7 +182,7 @@ def main() -> None:
     figures["handwriting"] = {
         name: on_handwriting(*others[name], found) for name, found in outputs.items()
     }
-    non_digits = idx.parse((paths.NON_DIGITS / idx.FILES["testing"][0]).read_bytes())
+    non_digits, _ = idx.load(paths.NON_DIGITS, "testing")
     figures["unsure"] = {
         "digits": unsure(probabilities),
         "non_digits": unsure(network.probabilities(model, non_digits)),

@@ -212,9 +212,9 @@ def main() -> None:
         data.fonts.mirrors, [*wanted["training"], *wanted["testing"]], data.timeout
     )
     with atomic_directory(paths.NON_DIGITS) as folder:
-        for split, names in idx.FILES.items():
+        splits = {}
+        for split, count in counts.items():
             glyphs = [Glyphs.of(font.file, contents[font.file]) for font in wanted[split]]
-            made = make(split, counts[split], data.non_digits, glyphs, digits[split])
-            for name, array in zip(names, made, strict=True):
-                (folder / name).write_bytes(idx.render(array))
-            print(f"{counts[split]:,} images for {split}", flush=True)
+            splits[split] = make(split, count, data.non_digits, glyphs, digits[split])
+            print(f"{count:,} images for {split}", flush=True)
+        idx.save(folder, splits)

@@ -392,7 +392,7 @@ def _others(chosen: params.Params) -> tuple[Split, np.ndarray]:
         idx.load(paths.HANDWRITING / source.name, "training") for source in chosen.data.handwriting
     ]
     images, labels = zip(idx.NONE, *sources, strict=True)
-    non_digits = idx.parse((paths.NON_DIGITS / idx.FILES["training"][0]).read_bytes())
+    non_digits, _ = idx.load(paths.NON_DIGITS, "training")
     return (np.concatenate(images), np.concatenate(labels)), non_digits
 
 

@@ -9,7 +9,7 @@ import pytest
 import requests
 from PIL import Image
 
-from service.recognition import engines, pin
+from service.recognition import engines, pin, segmentation
 from stages.common import idx
 from tests.c_api import Graph
 from tests.conftest import PROJECT, running_server
@@ -83,6 +83,41 @@ def recognize(tmp_path_factory):
     folder = tmp_path_factory.mktemp("model") / "copy"
     pin.copy(pin.read(PROJECT / "dvc.lock"), folder)
     return engines.load(folder, "litert").recognize
+
+
+def number_page(images, random):
+    """Draw a number on paper, uint8. One in ten digits touches the one before it."""
+    page = np.zeros((120, 100 * len(images)), np.uint8)
+    right = 20
+    for image in images:
+        ink = image[np.ix_(image.any(axis=1), image.any(axis=0))]
+        scale = random.uniform(2.2, 2.8)
+        size = round(scale * ink.shape[1]), round(scale * ink.shape[0])
+        digit = np.asarray(Image.fromarray(ink).resize(size, Image.Resampling.BICUBIC))
+        left = right + int(
+            random.integers(-5, 0) if random.random() < 0.1 else random.integers(6, 30)
+        )
+        top = int(random.integers(20, 35))
+        part = page[top : top + size[1], left : left + size[0]]
+        np.maximum(part, digit, out=part)
+        right = left + size[0]
+    paper = 230 - 0.7 * page[:, : right + 20] + random.normal(0, 4, (120, right + 20))
+    return paper.clip(0, 255).astype(np.uint8)
+
+
+def test_numbers_are_read_whole_or_refused(recognize, testing):
+    random = np.random.default_rng(3)
+    right = wrong = 0
+    for _ in range(100):
+        chosen = random.integers(len(testing[1]), size=random.integers(3, 14))
+        found = segmentation.find(number_page(testing[0][chosen], random))
+        probabilities = recognize(found.images)[1]
+        rows = probabilities[found.choose(probabilities)]
+        if rows.max(1).min() >= 0.5:
+            read = rows.argmax(1).tolist() == testing[1][chosen].tolist()
+            right, wrong = right + read, wrong + (not read)
+    assert right >= 80
+    assert right >= 0.9 * (right + wrong)
 
 
 # Rows and columns, in pixels.

@@ -13,8 +13,8 @@ from werkzeug.exceptions import BadRequest, UnprocessableEntity, UnsupportedMedi
 
 from service.api import confidence, limits, request_body, uploads
 from service.api.responses import json_response
-from service.recognition import images
-from service.recognition.preprocessing import Box
+from service.recognition import images, segmentation
+from service.recognition.segmentation import Candidates
 from service.served_model import Model
 
 RAW_TYPES = {f"image/{name.lower()}" for name in images.FORMATS}
@@ -28,38 +28,66 @@ def init_app(app: Flask, model: Model) -> None:
     @app.post("/recognize")
     def recognize() -> Response:
         many = _choice("digits", "one", "many") == "many"
-        limits.leave_loop_if(many)  # finding several digits takes 80 ms
+        limits.leave_loop_if(many)  # finding several digits takes 100 ms
         include_probabilities = _choice("probabilities", "false", "true") == "true"
         include_preprocessed = _choice("preprocessed", "false", "true") == "true"
         # Clients of versions before 0.2.0 use the former name of `preprocessed`.
         include_seen = _choice("seen", "false", "true") == "true"
-        min_confidence = _fraction("min_confidence", 0.0)
+        # A number is unreadable if one of its digits is probably none.
+        min_confidence = _fraction("min_confidence", confidence.LIKELY if many else 0.0)
         names, contents = _pictures()
-        decoded = uploads.decode_all(images.decode_many if many else _decode_one, contents, names)
-        digits = np.concatenate([digits for digits, _ in decoded])
+        decoded = uploads.decode_all(segmentation.decode if many else _decode_one, contents, names)
+        candidates = np.concatenate([found.images for found in decoded])
+        boxes = [box for found in decoded for box in found.boxes]
+        chosen = [[number] for number in range(len(candidates))]  # the digits of each picture
         if many:
-            limits.check_images(len(digits))
-        labels, probabilities = model.recognize(digits, request.environ)
+            limits.check_images(len(candidates))
+
+        def choose(probabilities: np.ndarray) -> list[int]:
+            chosen[:] = _choose(decoded, probabilities)
+            return [number for numbers in chosen for number in numbers]
+
+        labels, probabilities = model.recognize(
+            candidates, request.environ, choose if many else None
+        )
         results, end = [], 0
-        for number, (name, (preprocessed, boxes)) in enumerate(zip(names, decoded, strict=True)):
-            start, end = end, end + len(preprocessed)
+        for number, (name, digits) in enumerate(zip(names, chosen, strict=True)):
+            start, end = end, end + len(digits)
             if doubt := confidence.doubt(probabilities[start:end], min_confidence, many):
                 raise UnprocessableEntity(uploads.about_picture(doubt, number, names))
             result: dict[str, Any] = {"filename": name, "labels": labels[start:end]}
             if many:
-                result["boxes"] = boxes
+                result["boxes"] = [boxes[digit] for digit in digits]
             if include_probabilities:
                 result["probabilities"] = probabilities[start:end]
             if include_preprocessed:
-                result["preprocessed"] = preprocessed
+                result["preprocessed"] = candidates[digits]
             if include_seen:
-                result["seen"] = preprocessed
+                result["seen"] = candidates[digits]
             results.append(result)
         return json_response(results[0] if len(results) == 1 else {"results": results})
 
 
-def _decode_one(content: bytes, max_pixels: int) -> tuple[np.ndarray, list[Box]]:
-    return images.decode(content, max_pixels)[np.newaxis], []
+def _decode_one(content: bytes, max_pixels: int) -> Candidates:
+    return Candidates(images.decode(content, max_pixels)[np.newaxis], [], [], [])
+
+
+def _choose(decoded: list[Candidates], probabilities: np.ndarray) -> list[list[int]]:
+    """Choose the digits of each picture.
+
+    Args:
+        decoded: The candidates of each picture.
+        probabilities: The probabilities of the labels of all candidates, float32 (N, 10).
+
+    Returns:
+        For each picture, the indices of its digits among all candidates.
+    """
+    chosen, start = [], 0
+    for found in decoded:
+        end = start + len(found.images)
+        chosen.append([start + number for number in found.choose(probabilities[start:end])])
+        start = end
+    return chosen
 
 
 def _choice(name: str, default: str, other: str) -> str:

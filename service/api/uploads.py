@@ -60,7 +60,7 @@ def decode_all(
     """Decode the pictures of the current request.
 
     Args:
-        decode: The function that decodes one picture: `images.decode` or `images.decode_many`. Its
+        decode: The function that decodes one picture: `images.decode` or `segmentation.decode`. Its
             arguments are the content and the maximum number of pixels.
         contents: The pictures.
         names: The file names of the pictures, for error messages.

@@ -91,36 +91,13 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             more than `max_pixels` pixels.
         NoInkError: The picture has no ink.
     """
-    gray = _decode_gray(content, max_pixels)
+    gray = decode_gray(content, max_pixels)
     try:
         return (
             preprocessing.require_ink(gray)
             if preprocessing.is_mnist(gray)
             else preprocessing.extract_digit(gray)
         )
-    except preprocessing.BlankError as error:
-        raise NoInkError(NO_INK) from error
-
-
-def decode_many(
-    content: bytes, max_pixels: int = MAX_PIXELS
-) -> tuple[np.ndarray, list[preprocessing.Box]]:
-    """Decode a picture of several digits.
-
-    Args:
-        content: The file, in one of `FORMATS`.
-        max_pixels: The maximum number of pixels, as in `decode`.
-
-    Returns:
-        The images of the digits from left to right, uint8 (N, 28, 28), and the box of each digit
-        in pixels of the picture.
-
-    Raises:
-        ImageError: The picture cannot be decoded, as in `decode`.
-        NoInkError: The picture has no ink.
-    """
-    try:
-        return preprocessing.extract_digits(_decode_gray(content, max_pixels))
     except preprocessing.BlankError as error:
         raise NoInkError(NO_INK) from error
 
@@ -161,7 +138,7 @@ def from_array(pixels: np.ndarray) -> np.ndarray:
     return np.rint(pixels).astype(np.uint8)
 
 
-def _decode_gray(content: bytes, max_pixels: int) -> np.ndarray:
+def decode_gray(content: bytes, max_pixels: int) -> np.ndarray:
     """Decode a picture of any format and mode to grayscale.
 
     Returns:
@@ -255,7 +232,7 @@ def _is_transparent(picture: Image.Image) -> bool:
 def _most_contrast(picture: Image.Image) -> Image.Image:
     """Convert an RGB picture to its luma, or to one channel that has far more contrast.
 
-    Yellow on white, or red on green, have hardly a contrast of luma.
+    Yellow on white, or red on green, have little contrast in luma.
     """
     factor = -(-max(picture.size) // CONTRAST_SIDE)
     small = picture.reduce(factor) if factor > 1 else picture

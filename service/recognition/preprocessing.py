@@ -13,7 +13,6 @@ import numpy as np
 SIDE = 28  # pixels: the side of an image
 BOX = 20  # pixels: the longer side of the digit in an image
 WORK = 192  # pixels: the longer side of the resized picture in which one digit is searched
-WORK_MANY = 640  # pixels: the same for several digits
 STROKE = 2.2  # pixels: the minimum stroke width in the box, about as wide as MNIST's strokes
 # Fractions of the ink's median contrast: at most FAINT is background, at least SOLID is full ink.
 FAINT, SOLID = 0.4, 0.8
@@ -28,7 +27,6 @@ MIN_CONTRAST = 8  # of 255: the minimum mean contrast of the ink, after the pict
 # photographs of such digits, and 1.4 to 1.5 on a blurred photograph in uneven light.
 TWO_TONES = 2.2
 MAX_PIECES = 40  # of ink in a picture of one digit: the dots of a dotted one; more are noise
-MAX_PIECES_MANY = 100  # the same for several digits
 MIN_PIECE = 0.04  # of the area of the largest piece of ink; smaller pieces are dirt
 MIN_LIGHT = 25  # of 255: the minimum of the lightest pixel in an image of MNIST's own form
 MIN_INSIDE = 0.25  # of the longer side of all ink: the longer side of a digit inside the picture
@@ -78,28 +76,8 @@ def extract_digit(gray: np.ndarray) -> np.ndarray:
     Raises:
         BlankError: The picture is blank, or no ink stands out from its noise.
     """
-    ink = _without_lines(_ink(_resized(gray, WORK)))
-    return _to_image(ink, _inside(_pieces(ink, MAX_PIECES), ink.shape))
-
-
-def extract_digits(gray: np.ndarray) -> tuple[np.ndarray, list[Box]]:
-    """Crop, scale and center the digits of a picture. The digits must not touch.
-
-    Args:
-        gray: The picture, as in `extract_digit`.
-
-    Returns:
-        The images of the digits from left to right, uint8 (N, 28, 28), and the box of each digit in
-        pixels of the picture.
-
-    Raises:
-        BlankError: The picture is blank, or no ink stands out from its noise.
-    """
-    ink = _ink(_resized(gray, WORK_MANY))
-    factor = max(gray.shape) / max(ink.shape)
-    digits = _grouped(_pieces(ink, MAX_PIECES_MANY))
-    boxes = [tuple(round(factor * length) for length in _box(pieces)) for pieces in digits]
-    return np.stack([_to_image(ink, pieces) for pieces in digits]), boxes
+    ink = without_lines(find_ink(resized(gray, WORK)))
+    return to_image(ink, _inside(pieces_of(ink, MAX_PIECES), ink.shape))
 
 
 def is_mnist(gray: np.ndarray) -> bool:
@@ -152,7 +130,7 @@ def require_ink(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def _resized(gray: np.ndarray, longer: int) -> np.ndarray:
+def resized(gray: np.ndarray, longer: int) -> np.ndarray:
     """Resize a picture to `longer` pixels on its longer side: float32 (height, width)."""
     height, width = gray.shape
     factor = longer / max(height, width)
@@ -162,7 +140,7 @@ def _resized(gray: np.ndarray, longer: int) -> np.ndarray:
     return cv2.resize(gray.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
 
 
-def _ink(gray: np.ndarray) -> np.ndarray:
+def find_ink(gray: np.ndarray) -> np.ndarray:
     """Return how much each pixel stands out from the background around it, from 0 to 1.
 
     Args:
@@ -258,7 +236,7 @@ def _to_background(gray: np.ndarray) -> np.ndarray:
     return gray - cv2.medianBlur(gray.astype(np.uint8), side)
 
 
-def _pieces(ink: np.ndarray, max_pieces: int) -> list[Piece]:
+def pieces_of(ink: np.ndarray, max_pieces: int) -> list[Piece]:
     """Return the connected pieces of ink without dirt.
 
     Args:
@@ -279,7 +257,7 @@ def _pieces(ink: np.ndarray, max_pieces: int) -> list[Piece]:
     return [Piece(labels == n, *map(int, statistics[n, :4])) for n in kept]
 
 
-def _without_lines(ink: np.ndarray) -> np.ndarray:
+def without_lines(ink: np.ndarray) -> np.ndarray:
     """Erase printed lines: of a box, of ruled or squared paper.
 
     A line is straight, thin, spans most of the picture, and extends beyond the digit at both ends.
@@ -372,30 +350,17 @@ def _inside(pieces: list[Piece], shape: tuple[int, ...]) -> list[Piece]:
     ]
     if not inside:
         return pieces
-    return inside if max(_box(inside)[2:]) >= MIN_INSIDE * max(_box(pieces)[2:]) else pieces
+    return inside if max(box_of(inside)[2:]) >= MIN_INSIDE * max(box_of(pieces)[2:]) else pieces
 
 
-def _grouped(pieces: list[Piece]) -> list[list[Piece]]:
-    """Group pieces that are above each other into digits; return the digits from left to right."""
-    digits: list[list[Piece]] = []
-    for piece in sorted(pieces, key=lambda piece: piece.left):
-        if digits:
-            left, _, width, _ = _box(digits[-1])
-            shared = min(left + width, piece.left + piece.width) - piece.left
-            if shared > 0.5 * min(width, piece.width):
-                digits[-1].append(piece)
-                continue
-        digits.append([piece])
-    return digits
-
-
-def _box(pieces: list[Piece]) -> Box:
+def box_of(pieces: list[Piece]) -> Box:
+    """Return the box around some pieces."""
     left, top = min(p.left for p in pieces), min(p.top for p in pieces)
     right, bottom = max(p.left + p.width for p in pieces), max(p.top + p.height for p in pieces)
     return left, top, right - left, bottom - top
 
 
-def _to_image(ink: np.ndarray, pieces: list[Piece]) -> np.ndarray:
+def to_image(ink: np.ndarray, pieces: list[Piece]) -> np.ndarray:
     """Normalize one digit.
 
     Args:
@@ -405,15 +370,15 @@ def _to_image(ink: np.ndarray, pieces: list[Piece]) -> np.ndarray:
     Returns:
         The image, uint8 (28, 28).
     """
-    left, top, width, height = _box(pieces)
-    mask = np.logical_or.reduce([piece.mask for piece in pieces]).astype(np.uint8)
+    left, top, width, height = box_of(pieces)
+    place = slice(top, top + height), slice(left, left + width)
+    mask = np.logical_or.reduce([piece.mask[place] for piece in pieces]).astype(np.uint8)
     # The dilation adds the soft edges of the strokes, which are not part of the mask.
-    digit = (ink * cv2.dilate(mask, np.ones((5, 5), np.uint8)))[
-        top : top + height, left : left + width
-    ]
+    digit = ink[place] * cv2.dilate(mask, np.ones((5, 5), np.uint8))
     # The average distance of a stroke's pixels to its edge is a quarter of its width.
-    distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
-    return _centered(_scaled(digit, 4 * float(distance[mask > 0].mean()) - 1))
+    padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)
+    return _centered(_scaled(digit, 4 * float(distance[padded > 0].mean()) - 1))
 
 
 def _scaled(digit: np.ndarray, stroke: float) -> np.ndarray:

@@ -33,7 +33,7 @@ def draw(shape: Shape, random: Random) -> np.ndarray:
     Returns:
         The picture, uint8 (SIZE, SIZE), white ink on black.
     """
-    filled = shape in FILLABLE and random.random() < 0.5
+    filled = shape is _disc or (shape in FILLABLE and random.random() < 0.5)
     radius = random.uniform(20, FILLED_RADIUS) if filled else random.uniform(32, 42)
     width = round(radius * random.uniform(0.08, 0.16 if shape in DENSE else 0.36))
     picture = np.zeros((SIZE, SIZE), np.uint8)
@@ -57,6 +57,17 @@ def _closed(*points: tuple[float, float]) -> np.ndarray:
 def _polar(radii: np.ndarray, angles: np.ndarray) -> np.ndarray:
     """Return points (N, 2) at distances from the center and angles from the top, in radians."""
     return np.stack([radii * np.sin(angles), -radii * np.cos(angles)], axis=1)
+
+
+def _circle(radius: float, x: float = 0.0, y: float = 0.0) -> np.ndarray:
+    """Return a circle around a point."""
+    return _polar(np.full(30, radius), np.linspace(0, 2 * np.pi, 30)) + np.array([x, y])
+
+
+def _rotation(angle: float) -> np.ndarray:
+    """Return the matrix (2, 2) that turns the rows of points (N, 2)."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[cos, sin], [-sin, cos]])
 
 
 def _spline(knots: np.ndarray, steps: int = 12) -> np.ndarray:
@@ -189,11 +200,10 @@ def _bars(random: Random) -> Lines:
 
 
 def _arrow(random: Random) -> Lines:
-    head, direction = random.uniform(0.4, 0.65), random.integers(0, 8) * np.pi / 4
+    head, turn = random.uniform(0.4, 0.65), _rotation(random.integers(0, 8) * np.pi / 4)
     shaft = _points((-1, 0), (1, 0))
     barbs = _points((1 - head, -head), (1, 0), (1 - head, head))
-    cos, sin = np.cos(direction), np.sin(direction)
-    return [line @ np.array([[cos, sin], [-sin, cos]]) for line in (shaft, barbs)]
+    return [line @ turn for line in (shaft, barbs)]
 
 
 def _smiley(random: Random) -> Lines:
@@ -283,9 +293,105 @@ def _hatching(random: Random) -> Lines:
     turns = int(random.integers(6, 9))
     x = np.where(np.arange(turns) % 2, 1, -1) * random.uniform(0.6, 1, turns)
     y = np.linspace(-0.7, 0.7, turns) + random.normal(0, 0.08, turns)
-    angle = random.uniform(-0.8, 0.8)
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return [_spline(np.stack([x, y], axis=1) @ turn, 6)]
+    return [_spline(np.stack([x, y], axis=1) @ _rotation(random.uniform(-0.8, 0.8)), 6)]
+
+
+def _disc(random: Random) -> Lines:
+    """Draw a round blot, which is always filled."""
+    angles = np.linspace(0, 2 * np.pi, 30)
+    return [_polar(np.ones(30), angles) * np.array([random.uniform(0.85, 1.0), 1])]
+
+
+def _wheel(random: Random) -> Lines:
+    """Draw a circle with two to four lines through its center."""
+    angles = np.arange(n := int(random.integers(2, 5))) * np.pi / n + random.uniform(0, np.pi)
+    spokes = [_polar(np.array([1.0, -1.0]), np.full(2, angle)) for angle in angles]
+    return [_circle(1), *spokes]
+
+
+def _target(random: Random) -> Lines:
+    """Draw circles around each other."""
+    return [_circle(radius) for radius in np.linspace(1, random.uniform(0.25, 0.4), 3)]
+
+
+def _clock(random: Random) -> Lines:
+    """Draw a circle with two hands."""
+    first = random.uniform(0, 2 * np.pi)
+    angles = first + np.array([0, random.uniform(0.5, 1.5) * np.pi])
+    minute, hour = _polar(np.array([0.75, 0.5]), angles)
+    return [_circle(1), np.stack([minute, np.zeros(2), hour])]
+
+
+def _sun(random: Random) -> Lines:
+    """Draw a circle with rays."""
+    angles = np.arange(n := int(random.integers(6, 10))) * 2 * np.pi / n
+    return [_circle(0.5), *(_polar(np.array([0.65, 1.0]), np.full(2, angle)) for angle in angles)]
+
+
+def _crown(random: Random) -> Lines:
+    x, y, middle = 0.9, random.uniform(0.5, 0.7), random.uniform(0.0, 0.3)
+    return [_closed((-x, y), (-x, -y), (-0.45, middle), (0, -y), (0.45, middle), (x, -y), (x, y))]
+
+
+def _ladder(random: Random) -> Lines:
+    x, count = random.uniform(0.35, 0.5), int(random.integers(3, 6))
+    rungs = [_points((-x, y), (x, y)) for y in np.linspace(-0.7, 0.7, count)]
+    return [_points((-x, -1), (-x, 1)), _points((x, -1), (x, 1)), *rungs]
+
+
+def _boat(random: Random) -> Lines:
+    y, width = random.uniform(0.3, 0.45), random.uniform(0.8, 1.0)
+    hull = _closed((-width, y), (width, y), (0.55 * width, 0.95), (-0.55 * width, 0.95))
+    sail = _closed((0, -1), (0, y - 0.1), (random.choice([-1, 1]) * 0.7, y - 0.1))
+    return [hull, sail]
+
+
+def _fish(random: Random) -> Lines:
+    body = _circle(1) * np.array([0.65, random.uniform(0.35, 0.5)]) - np.array([0.3, 0])
+    tail = _points((0.3, 0), (1, -0.45), (1, 0.45), (0.3, 0))
+    side = random.choice([-1, 1])
+    return [line * np.array([side, 1]) for line in (body, tail)]
+
+
+def _cup(random: Random) -> Lines:
+    top, bottom = random.uniform(0.6, 0.7), random.uniform(0.4, 0.6)
+    body = _closed((-top, -0.7), (top, -0.7), (bottom, 0.8), (-bottom, 0.8))
+    handle = _polar(np.full(12, 0.4), np.linspace(0, np.pi, 12)) + np.array([top - 0.1, -0.1])
+    return [body, handle]
+
+
+def _eye(random: Random) -> Lines:
+    x, bulge = np.linspace(-1, 1, 20), random.uniform(0.45, 0.65)
+    lid = np.stack([x, bulge * (1 - x**2)], axis=1)
+    return [lid, lid * np.array([1, -1]), _circle(random.uniform(0.2, 0.3))]
+
+
+def _car(random: Random) -> Lines:
+    roof = random.uniform(0.3, 0.5)
+    front = (roof, -0.6), (0.6, -0.1), (1, 0), (1, 0.3)
+    body = _closed((-1, 0.3), (-1, -0.1), (-0.6, -0.15), (-roof, -0.6), *front)
+    return [body, _circle(0.22, -0.55, 0.4), _circle(0.22, 0.55, 0.4)]
+
+
+def _brackets(random: Random) -> Lines:
+    """Draw a pair of brackets, pointed or square."""
+    outer, inner = random.uniform(0.85, 1), random.uniform(0.4, 0.6)
+    corners = [(-outer, 0)] if random.random() < 0.5 else [(-outer, -0.9), (-outer, 0.9)]
+    line = _points((-inner, -0.9), *corners, (-inner, 0.9))
+    return [line, line * np.array([-1, 1])]
+
+
+def _figures(random: Random) -> Lines:
+    """Draw three or four circles, squares, triangles, crosses, lines and arcs in random places."""
+    arc = _polar(np.ones(15), np.linspace(0, random.uniform(0.6, 1.4) * np.pi, 15))
+    line = _points((-1.2, 0), (1.2, 0))
+    kinds = [[_circle(1)], _square(random), _triangle(random), _cross(random), [line], [arc]]
+    lines = []
+    for kind in random.integers(len(kinds), size=int(random.integers(3, 5))):
+        center, radius = random.uniform(-0.55, 0.55, 2), random.uniform(0.25, 0.55)
+        turn = _rotation(random.uniform(0, 2 * np.pi))
+        lines += [radius * part @ turn + center for part in kinds[kind]]
+    return lines
 
 
 SHAPES: dict[str, list[Shape]] = {
@@ -309,15 +415,28 @@ SHAPES: dict[str, list[Shape]] = {
         _envelope,
         _stairs,
         _bars,
+        _disc,
+        _wheel,
+        _target,
+        _clock,
+        _sun,
+        _crown,
+        _ladder,
+        _boat,
+        _fish,
+        _cup,
+        _eye,
+        _car,
+        _brackets,
     ],
     "testing": [_arrow, _smiley, _spiral, _house, _tree, _stick_figure, _umbrella],
 }
 SCRIBBLES: dict[str, list[Shape]] = {
-    "training": [_tangle, _strokes],
+    "training": [_tangle, _strokes, _figures],
     "testing": [_loops, _hatching],
 }
 # These shapes are as clear if they are filled.
 FILLABLE = {_heart, _star, _triangle, _square, _cloud, _blot, _flower}
 # A wide pen would merge the lines of these shapes.
 DENSE = {_wave, _bars, _smiley, _spiral, _house, _stick_figure, _umbrella}
-DENSE |= {_tangle, _strokes, _loops, _hatching}
+DENSE |= {_wheel, _target, _sun, _ladder, _car, _tangle, _strokes, _figures, _loops, _hatching}

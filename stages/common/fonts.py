@@ -4,7 +4,6 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import groupby
 from pathlib import Path
 
 from PIL import ImageFont
@@ -14,7 +13,7 @@ from stages.common.mirrors import (
     from_file,
     from_url,
     gather,
-    npm_package,
+    npm_packages,
     retrying,
     try_in_order,
 )
@@ -37,7 +36,7 @@ def fetch(mirrors: list[str], wanted: list[Font], timeout: float) -> dict[str, b
         mirrors: The mirrors, in the order in which to try them.
         wanted: The fonts.
         timeout: Seconds in which a mirror must deliver the next part of a file. `npm` has ten times
-            as long for each package.
+            as long for all packages together.
 
     Returns:
         The content of each font's file, by the name of the file.
@@ -48,11 +47,10 @@ def fetch(mirrors: list[str], wanted: list[Font], timeout: float) -> dict[str, b
     contents: dict[str, bytes] = {}
 
     def attempt(mirror: str) -> None:
-        for package, group in groupby(wanted, lambda font: font.package):
-            missing = [font for font in group if font.file not in contents]
-            if missing:
-                with _reader(mirror, package, timeout) as read:
-                    contents.update((font.file, _verified(read, font)) for font in missing)
+        missing = [font for font in wanted if font.file not in contents]
+        with _reader(mirror, missing, timeout) as read:
+            for font in missing:
+                contents[font.file] = _verified(read, font)
         print(f"{len(contents)} fonts, the last from {mirror}", flush=True)
 
     try_in_order(
@@ -108,13 +106,14 @@ def _verified(read: Reader, font: Font) -> bytes:
 
 
 @contextmanager
-def _reader(mirror: str, package: str, timeout: float) -> Iterator[Reader]:
+def _reader(mirror: str, wanted: list[Font], timeout: float) -> Iterator[Reader]:
     if mirror.startswith(("http://", "https://")):
-        folder_url = f"{mirror.rstrip('/')}/{package}/files"
-        yield lambda font: from_url(f"{folder_url}/{font.file}", timeout)
+        url = mirror.rstrip("/")
+        yield lambda font: from_url(f"{url}/{font.package}/files/{font.file}", timeout)
     elif mirror == "npm":
-        # npm gives no data before it has the whole package, so it gets a longer timeout.
-        with npm_package(package, 10 * timeout) as read:
+        # npm gives no data before it has all packages, so it gets a longer timeout.
+        packages = sorted({font.package for font in wanted})
+        with npm_packages(packages, 10 * timeout) as read:
             yield lambda font: read(font.file)
     else:
         folder = Path(mirror).expanduser()

@@ -70,8 +70,8 @@ def render(array: np.ndarray) -> bytes:
 
 
 def save(folder: Path, splits: dict[str, Split]) -> None:
-    """Write splits as IDX files to a new folder, for `load`."""
-    folder.mkdir()
+    """Write splits as IDX files to a folder, for `load`. The folder may exist."""
+    folder.mkdir(exist_ok=True)
     for split, arrays in splits.items():
         for name, array in zip(FILES[split], arrays, strict=True):
             (folder / name).write_bytes(render(array))

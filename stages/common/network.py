@@ -4,6 +4,7 @@ The input of each is images, (N, 28, 28), of pixels 0 to 255; the output is logi
 networks scale the pixels themselves.
 """
 
+import math
 from pathlib import Path
 
 import keras
@@ -55,17 +56,38 @@ class Dense(layers.Dense):
         return self.activation(product[:, 0, 0] + self.bias)
 
 
+@keras.saving.register_keras_serializable("mnist")
+def evidence(scores: tf.Tensor) -> tf.Tensor:
+    """Convert the scores of the labels and of "no digit" to the logits of the labels.
+
+    The probability of "no digit" is divided evenly among the labels: log(exp(s_i) + exp(s_n) / 10),
+    minus s_n - log(10), which the softmax cancels. The network then learns what is not a digit as it
+    learns a label. Without it, "no digit" must cancel the evidence for each label on its own.
+
+    Args:
+        scores: float (N, 11). The last score is for "no digit".
+
+    Returns:
+        float (N, 10).
+    """
+    margins = scores[:, :-1] - scores[:, -1:] + math.log(10)
+    # LiteRT computes log(exp(x) + 1) as it stands, and exp(89) overflows.
+    return tf.nn.softplus(tf.minimum(margins, 80.0))
+
+
 def build(network: params.Network) -> keras.Model:
     """Build the network that `network.kind` names, with weights from Keras' global seed."""
     body = cnn(network.cnn) if network.kind == "cnn" else mlp(network.mlp)
     return keras.Sequential(
-        [layers.Input((28, 28)), layers.Rescaling(1 / 255), *body, Dense(10)],
-        name=network.kind,
+        [layers.Input((28, 28)), layers.Rescaling(1 / 255), *body], name=network.kind
     )
 
 
 def cnn(cnn: params.Cnn) -> list[keras.Layer]:
-    """Return four convolutions, each with batch normalization, and a global maximum per filter."""
+    """Return four convolutions with batch normalization, a maximum per filter, and a dense layer.
+
+    The last activation is `evidence`.
+    """
     first, second, third, fourth = cnn.filters
     return [
         layers.Reshape((28, 28, 1)),
@@ -74,6 +96,8 @@ def cnn(cnn: params.Cnn) -> list[keras.Layer]:
         *_convolution(third, 3, padding="valid"),  # (5, 5)
         *_convolution(fourth, 3, padding="valid"),  # (3, 3)
         layers.GlobalMaxPooling2D(),
+        Dense(11),
+        layers.Activation(evidence),
     ]
 
 
@@ -83,7 +107,7 @@ def mlp(mlp: params.Mlp) -> list[keras.Layer]:
     The initialization is from He et al., "Delving Deep into Rectifiers", 2015.
     """
     hidden = [Dense(units, "relu", kernel_initializer="he_normal") for units in mlp.hidden]
-    return [layers.Flatten(), *hidden]
+    return [layers.Flatten(), *hidden, Dense(10)]
 
 
 def probabilities(network: keras.Model, images: np.ndarray) -> np.ndarray:
@@ -125,20 +149,22 @@ def calibrate(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> N
 
     This is temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", 2017). It
     divides the logits by the temperature that minimizes the cross-entropy on images that the
-    training did not use. This function divides the weights of the last layer instead.
+    training did not use. This function divides the weights of the last dense layer instead.
 
     Args:
-        network: A network of this module. Its last layer changes.
+        network: A network of this module. Its last dense layer changes.
         images: Images that the training did not use, uint8 (N, 28, 28).
         labels: The labels of the images, uint8 (N,).
     """
-    logits = _logits(network, images)
-    losses = [
-        metrics.cross_entropy(_softmax(logits / temperature), labels)
-        for temperature in TEMPERATURES
-    ]
+    *_, last = (layer for layer in network.layers if isinstance(layer, Dense))
+    outputs = _logits(keras.Model(network.inputs[0], last.output), images)
+    losses = []
+    for temperature in TEMPERATURES:
+        logits = outputs / temperature
+        for layer in network.layers[network.layers.index(last) + 1 :]:
+            logits = layer(logits).numpy()
+        losses.append(metrics.cross_entropy(_softmax(logits), labels))
     best = TEMPERATURES[int(np.argmin(losses))]
-    last = network.layers[-1]
     last.set_weights([weight / best for weight in last.get_weights()])
 
 

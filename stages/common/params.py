@@ -30,7 +30,6 @@ FILE = Path("params.yaml")
 MAX_ERRORS = 5  # errors in one message
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-Accuracy = Annotated[float, Field(ge=0, le=1)]
 Portion = Annotated[float, Field(ge=0, le=1)]
 Pixels = Annotated[float, Field(ge=0, le=28)]
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -101,10 +100,10 @@ class Fonts(Section):
 
 
 class Shares(Section):
-    letters: Accuracy
-    shapes: Accuracy
-    scribbles: Accuracy
-    numbers: Accuracy
+    letters: Portion
+    shapes: Portion
+    scribbles: Portion
+    numbers: Portion
 
     @model_validator(mode="after")
     def are_not_all_zero(self) -> "Shares":
@@ -129,7 +128,6 @@ class Data(Section):
     png: Png
     fonts: Fonts
     non_digits: NonDigits
-
     handwriting: list[Handwriting]
 
     @field_validator("handwriting")
@@ -221,8 +219,8 @@ class Pictures(Section):
 
 
 class MinAccuracy(Section):
-    cnn: Accuracy
-    mlp: Accuracy
+    cnn: Portion
+    mlp: Portion
 
 
 class Export(Section):

@@ -1,8 +1,8 @@
 """Photometric distortion of training images: other pens, papers and cameras, dirt and damage.
 
 Each effect acts on a random part of the images with a random strength; equal seeds give equal
-results. The values are real numbers from 0 to 1 until the end. No function here is one that
-processors approximate, such as a reciprocal or a logarithm.
+results. The values are real numbers from 0 to 1 until the end. The module uses no function that
+processors approximate, such as the reciprocal.
 """
 
 from collections.abc import Callable
@@ -106,7 +106,7 @@ def _motion(x: tf.Tensor, random: Random, limits: Photometric) -> tf.Tensor:
     """Move the camera along a straight line while the picture is taken."""
     reach = random.some(0.15, limits.motion)
     down, right = reach * random.signed(), reach * random.signed()
-    return (sum((_moved(x, step * down, step * right) for step in (-1, -0.5, 0.5, 1)), x)) * 0.2
+    return sum((_moved(x, step * down, step * right) for step in (-1, -0.5, 0.5, 1)), x) * 0.2
 
 
 def _line(x: tf.Tensor, random: Random, limits: Photometric) -> tf.Tensor:

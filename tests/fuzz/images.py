@@ -17,7 +17,7 @@ from tests import fuzz
 with atheris.instrument_imports(include=["service", "PIL"]):
     from PIL import Image, MpoImagePlugin  # noqa: F401  # a JPEG file may turn out to be an MPO
 
-    from service.recognition import images
+    from service.recognition import images, segmentation
 
 SAMPLES = sorted(fuzz.PROJECT.glob("service/api/static/samples/*.png"))[:4]
 MANY = 20  # the search for many digits takes 20 times as long, so only 1 in 20 inputs runs it
@@ -35,10 +35,10 @@ def target(content: bytes) -> None:
     if zlib.crc32(content) % MANY:
         return
     try:
-        digits, boxes = images.decode_many(content)
-        assert digits.shape == (len(boxes), 28, 28)
-        assert digits.dtype == np.uint8
-        assert boxes
+        found = segmentation.decode(content)
+        assert found.images.shape == (len(found.boxes), 28, 28)
+        assert found.images.dtype == np.uint8
+        assert found.boxes
     except images.ImageError as error:
         _check(error)
 

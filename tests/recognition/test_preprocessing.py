@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from service.recognition import preprocessing
-from service.recognition.images import NoInkError, decode, decode_many
+from service.recognition import preprocessing, segmentation
+from service.recognition.images import NoInkError, decode
 from stages import pictures
 
 RANDOM = np.random.default_rng(0)
@@ -125,7 +125,7 @@ BLANK = {
 
 @pytest.mark.parametrize("picture", BLANK.values(), ids=BLANK)
 def test_a_picture_without_ink_is_rejected(picture):
-    for function in (decode, decode_many):
+    for function in (decode, segmentation.decode):
         with pytest.raises(NoInkError, match="No digit was found"):
             function(png(picture))
 
@@ -135,31 +135,6 @@ def test_a_page_may_have_any_shape(testing):
         page = Image.new("L", size, 255)
         page.paste(scaled(255 - testing[0][0], max(50, max(size) // 10)), (5, 5))
         assert decode(png(page)).shape == (28, 28)
-
-
-def test_decode_many_returns_digits_from_left_to_right(testing):
-    page = Image.new("L", (500, 120), 255)
-    for index, image in enumerate(testing[0][:5]):
-        page.paste(scaled(255 - image, 90), (100 * index + 5, 10 + 3 * index))
-    digits, boxes = decode_many(png(page))
-    assert digits.shape == (5, 28, 28)
-    for index, (left, top, width, height) in enumerate(boxes):
-        assert 100 * index < left < left + width < 100 * index + 100
-        assert 0 <= top < top + height <= 120
-    alone = np.stack([decode(png(scaled(255 - image, 90))) for image in testing[0][:5]]).astype(
-        float
-    )
-    for a, b in zip(digits, alone, strict=True):
-        assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.8
-
-
-def test_a_separate_stroke_belongs_to_the_digit_below_it():
-    page = Image.new("L", (200, 100), "white")
-    draw = ImageDraw.Draw(page)
-    draw.line((20, 30, 20, 90), 0, 6)  # 1
-    draw.line((120, 15, 160, 15), 0, 6)  # the top stroke of a 5
-    draw.arc((115, 30, 160, 90), 180, 120, 0, 6)
-    assert len(decode_many(png(page))[1]) == 2
 
 
 def test_decode_applies_the_exif_orientation(testing):
