@@ -57,7 +57,7 @@ def make(folder, *arguments, status=0, **settings):
         **settings,
     }
     done = subprocess.run(
-        ["make", *arguments],
+        ["make", *arguments, "UV_COMPILE_BYTECODE=0"],  # compiling would take most of the time
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,

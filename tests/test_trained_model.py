@@ -56,8 +56,8 @@ def test_confidence_is_calibrated(metrics):
 
 
 def test_corrupted_images_keep_their_labels(metrics):
-    assert metrics["robustness_mean"] > 0.97
-    assert metrics["robustness_lowest"] > 0.85
+    assert metrics["robustness_mean"] > 0.975
+    assert metrics["robustness_lowest"] > 0.9
 
 
 def test_other_handwriting_is_recognized(metrics):
@@ -66,7 +66,7 @@ def test_other_handwriting_is_recognized(metrics):
 
 
 def test_confidence_is_low_without_a_digit_and_high_with_one(metrics):
-    assert metrics["unsure"]["non_digits"] > 0.6
+    assert metrics["unsure"]["non_digits"] > 0.85
     assert metrics["unsure"]["digits"] < 0.01
     assert max(source["unsure"] for source in metrics["handwriting"].values()) < 0.01
 

@@ -61,8 +61,8 @@ def evidence(scores: tf.Tensor) -> tf.Tensor:
     """Convert the scores of the labels and of "no digit" to the logits of the labels.
 
     The probability of "no digit" is divided evenly among the labels: log(exp(s_i) + exp(s_n) / 10),
-    minus s_n - log(10), which the softmax cancels. The network then learns what is not a digit as it
-    learns a label. Without it, "no digit" must cancel the evidence for each label on its own.
+    minus s_n - log(10), which the softmax cancels. The network learns what is no digit as it learns
+    a label. Without this score, such an image would have to cancel the evidence for each label.
 
     Args:
         scores: float (N, 11). The last score is for "no digit".

@@ -53,6 +53,53 @@ DIGITS: list[Strokes] = [
     [[*arc(0.5, 0.34, 0.19, 0.18, 0, -360), (0.67, 0.55), (0.6, 0.85)]],
 ]
 
+# Other styles: those of several countries' schools, of print, and of haste.
+STYLES: dict[str, Strokes] = {
+    "0, narrow": [arc(0.5, 0.5, 0.13, 0.35, -90, 270)],
+    "0, round": [arc(0.5, 0.5, 0.33, 0.33, -60, 300)],
+    "1 with an upstroke": [[(0.37, 0.36), (0.54, 0.16), (0.54, 0.84)]],
+    "1 with a long upstroke": [[(0.32, 0.48), (0.57, 0.16), (0.55, 0.85)]],
+    "1 with an upstroke and a foot": [
+        [(0.38, 0.33), (0.52, 0.16), (0.52, 0.84)],
+        [(0.36, 0.84), (0.68, 0.84)],
+    ],
+    "1, slanted": [[(0.62, 0.15), (0.42, 0.85)]],
+    "2 with a loop": [
+        [
+            *arc(0.5, 0.33, 0.18, 0.17, -160, 45),
+            (0.42, 0.74),
+            *arc(0.37, 0.75, 0.07, 0.08, 60, 330),
+            (0.56, 0.82),
+            (0.76, 0.8),
+        ]
+    ],
+    "2 like a z": [[(0.3, 0.2), (0.69, 0.2), (0.29, 0.82), (0.72, 0.82)]],
+    "3 with a flat top": [
+        [(0.31, 0.17), (0.69, 0.17), (0.48, 0.43), *arc(0.47, 0.64, 0.22, 0.2, -85, 150)]
+    ],
+    "4, closed": [[(0.63, 0.84), (0.63, 0.16), (0.28, 0.63), (0.78, 0.63)]],
+    "4 like a chair": [
+        [(0.33, 0.18), (0.33, 0.52), (0.68, 0.52)],
+        [(0.68, 0.18), (0.68, 0.85)],
+    ],
+    "5 in one stroke": [
+        [(0.7, 0.17), (0.38, 0.17), (0.35, 0.46), *arc(0.48, 0.63, 0.22, 0.2, -115, 140)]
+    ],
+    "6, straight": [[(0.63, 0.15), (0.35, 0.6), *arc(0.5, 0.68, 0.16, 0.16, 190, -170)]],
+    "6, curled": [
+        [*arc(0.57, 0.38, 0.23, 0.24, -50, -180), *arc(0.5, 0.65, 0.17, 0.18, 180, -180)]
+    ],
+    "7, crossed": [[(0.28, 0.18), (0.72, 0.18), (0.46, 0.84)], [(0.36, 0.5), (0.7, 0.5)]],
+    "7 with a serif": [[(0.28, 0.32), (0.28, 0.18), (0.73, 0.18), (0.55, 0.5), (0.47, 0.85)]],
+    "7, crossed, with a serif": [
+        [(0.28, 0.3), (0.28, 0.18), (0.73, 0.18), (0.48, 0.85)],
+        [(0.4, 0.54), (0.7, 0.5)],
+    ],
+    "8 of two circles": [arc(0.5, 0.32, 0.15, 0.15, 0, 360), arc(0.5, 0.66, 0.19, 0.19, 0, 360)],
+    "9, straight": [[*arc(0.5, 0.34, 0.18, 0.18, 0, -360), (0.68, 0.85)]],
+    "9 like a g": [[*arc(0.5, 0.33, 0.17, 0.17, -20, -380), *arc(0.49, 0.68, 0.18, 0.16, 0, 140)]],
+}
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -168,13 +215,15 @@ def ink(page: Page) -> int:
     not (PROJECT / "data/model").exists(),
     reason="needs the model; create it with `make repro`",
 )
-def test_a_drawing_of_each_digit_is_recognized(blank):
+def test_drawings_of_many_styles_are_recognized(blank):
+    drawings = {str(digit): strokes for digit, strokes in enumerate(DIGITS)} | STYLES
+    assert len(drawings) == 30
     with running_server(PROJECT, "--workers=1") as server:
         blank.goto(server.url)
-        for digit, strokes in enumerate(DIGITS):
+        for name, strokes in drawings.items():
             draw(blank, strokes)
-            words = re.compile(rf"^This is an? {digit}, \d\d\s% sure$")
-            expect(blank.get_by_role("status")).to_have_text(words)
+            words = re.compile(rf"^This is an? {name[0]}, \d\d\s% sure$")
+            expect(blank.get_by_role("status"), name).to_have_text(words)
             clear(blank)
 
 
