@@ -134,6 +134,7 @@ def test_stage_does_not_run_if_its_inputs_stay_the_same(scratch):
 def test_experiment_trains_the_other_network(scratch):
     scratch.run(
         "dvc", "exp", "run", "--name=mlp", "-S", "network.kind=mlp", "-S", "train.epochs=1",
+        "evaluate",
     )  # fmt: skip
     table = scratch.run("dvc", "exp", "show", "--csv")
     rows = {row["Experiment"]: row for row in csv.DictReader(io.StringIO(table))}
@@ -169,7 +170,7 @@ def test_parameters_select_another_data_set_of_the_same_format(scratch):
         params["train"]["validation_size"] = 100
 
     scratch.edit_params(edit)
-    scratch.run("dvc", "repro")
+    scratch.run("dvc", "repro", "export")
     metrics = json.loads((scratch.path / "data/evaluation/metrics.json").read_text())
     assert list(metrics["recall"]) == names
     card = (scratch.path / "data/model_card.md").read_text()
