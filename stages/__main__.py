@@ -24,6 +24,8 @@ def main() -> None:
     # Hide TensorFlow's log messages of level INFO and WARNING. Under TF_CONFIG, also hide ERROR:
     # the stage reports a lost worker itself. TensorFlow reads the variable at import.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3" if "TF_CONFIG" in os.environ else "2")
+    # The stages decode pictures in several threads, so OpenCV needs no threads of its own.
+    os.environ["OPENCV_FOR_THREADS_NUM"] = "1"
     runner.run(f"stages.{stage}", lambda: _run(stage))
 
 

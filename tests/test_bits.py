@@ -17,9 +17,9 @@ RECORDED = determinism.recorded_class((PROJECT / "data/model_card.md").read_text
 @pytest.mark.skipif(
     determinism.machine_class({"CPU"}) != RECORDED, reason=f"this machine is not {RECORDED}"
 )
-@pytest.mark.parametrize("cores", ["0", pytest.param("0-1023", marks=pytest.mark.slow)])
-def test_results_have_the_recorded_bits(cores):
-    command = ["taskset", "--cpu-list", cores, sys.executable, "-m", "tests.bits"]
+def test_results_on_one_core_have_the_recorded_bits():
+    """All cores computed the record. In CI, the whole pipeline must also make the same files."""
+    command = ["taskset", "--cpu-list", "0", sys.executable, "-m", "tests.bits"]
     output = subprocess.run(
         command, cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True, check=True
     ).stdout

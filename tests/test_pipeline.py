@@ -111,14 +111,17 @@ def edited(repository, copied):
         (("export", "min_accuracy"), {"mlp": 0.4}, []),
     ],
 )
-def test_changed_parameter_affects_the_stages_that_read_it(edited, section, change, changed):
+def test_changed_parameter_affects_the_stages_that_read_it(
+    edited, section, change, changed, monkeypatch
+):
     def edit(params):
         for name in section:
             params = params[name]
         params.update(change)
 
     edited.edit_params(edit)
-    with Repo(edited.path) as opened:
+    monkeypatch.chdir(edited.path)  # DVC names stages relative to the current folder
+    with Repo() as opened:
         assert list(opened.status()) == changed
 
 

@@ -304,7 +304,10 @@ def _lines(solid: np.ndarray) -> list[tuple[np.ndarray, int, int]]:
         last column.
     """
     near = cv2.dilate(solid, np.ones((TILT, 1), np.uint8))
-    kernel = np.ones((1, max(round(MIN_LINE * solid.shape[1]), 1)), np.uint8)
+    length = max(round(MIN_LINE * solid.shape[1]), 1)
+    if near.sum(1).max() < length:  # no row has enough ink
+        return []
+    kernel = np.ones((1, length), np.uint8)
     long = cv2.morphologyEx(
         near, cv2.MORPH_OPEN, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0
     )

@@ -142,7 +142,7 @@ def page(blank: Page, server: Server) -> Page:
     return blank
 
 
-def draw(page: Page, strokes: Strokes) -> None:
+def draw(page: Page, strokes: Strokes, steps: int = 2) -> None:
     pad = page.locator("#ink")
     pad.scroll_into_view_if_needed()
     box = pad.bounding_box()
@@ -153,7 +153,7 @@ def draw(page: Page, strokes: Strokes) -> None:
         page.mouse.move(*stroke[0])
         page.mouse.down()
         for point in stroke[1:]:
-            page.mouse.move(*point, steps=2)
+            page.mouse.move(*point, steps=steps)
         page.mouse.up()
 
 
@@ -221,7 +221,7 @@ def test_drawings_of_many_styles_are_recognized(blank):
     with running_server(PROJECT, "--workers=1") as server:
         blank.goto(server.url)
         for name, strokes in drawings.items():
-            draw(blank, strokes)
+            draw(blank, strokes, steps=1)
             words = re.compile(rf"^(This is|Not sure: perhaps) an? {name[0]}\b")
             expect(blank.get_by_role("status"), name).to_have_text(words)
             clear(blank)
