@@ -28,12 +28,12 @@ def init_app(app: Flask, model: Model) -> None:
     @app.post("/recognize")
     def recognize() -> Response:
         many = _choice("digits", "one", "many") == "many"
-        limits.leave_loop_if(many)  # finding several digits takes 100 ms
+        limits.leave_loop_if(many)  # finding the digits of a number takes 50 ms
         include_probabilities = _choice("probabilities", "false", "true") == "true"
         include_preprocessed = _choice("preprocessed", "false", "true") == "true"
         # Clients of versions before 0.2.0 use the former name of `preprocessed`.
         include_seen = _choice("seen", "false", "true") == "true"
-        # A number is unreadable if one of its digits is probably none.
+        # The service refuses a number if a part of it is probably not a digit.
         min_confidence = _fraction("min_confidence", confidence.LIKELY if many else 0.0)
         names, contents = _pictures()
         decoded = uploads.decode_all(segmentation.decode if many else _decode_one, contents, names)

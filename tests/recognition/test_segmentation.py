@@ -25,12 +25,6 @@ def page_of(images, distance=100):
     return page
 
 
-def single(found):
-    """Return the images and the boxes of the candidates that are one part."""
-    numbers = [number for number, (start, end) in enumerate(found.spans) if end == start + 1]
-    return found.images[numbers], [found.boxes[number] for number in numbers]
-
-
 def test_separate_digits_are_candidates_from_left_to_right(testing):
     images = testing[0][:5]
     found = segmentation.decode(encoded(page_of(images)))
