@@ -12,7 +12,17 @@ from importlib import import_module
 from service.recognition import quiet
 from stages.common import determinism, runner
 
-STAGES = ("download", "png", "handwriting", "non_digits", "train", "evaluate", "pictures", "export")
+STAGES = (
+    "download",
+    "png",
+    "handwriting",
+    "drawn_digits",
+    "non_digits",
+    "train",
+    "evaluate",
+    "pictures",
+    "export",
+)
 
 
 def main() -> None:

@@ -22,7 +22,6 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from service.recognition import preprocessing
 from stages.common import drawings, fonts, idx, params, paths
 from stages.common.drawings import Random
 from stages.common.runner import StageError, atomic_directory
@@ -92,27 +91,10 @@ def make(
     in_order = np.searchsorted(ends / ends[-1], (np.arange(count) + 0.5) / count)
     kinds = random.permutation(in_order.astype(np.uint8))
     images = [
-        normalized(draw[KINDS[kind]], own_random)
+        drawings.normalized(draw[KINDS[kind]], own_random)
         for kind, own_random in zip(kinds, random.spawn(count), strict=True)
     ]
     return np.stack(images), kinds
-
-
-def normalized(draw: Callable[[Random], np.ndarray], random: Random) -> np.ndarray:
-    """Draw pictures until the service finds ink in one.
-
-    Args:
-        draw: The function that draws a picture, uint8 (height, width).
-        random: Its argument.
-
-    Returns:
-        The image that the network would receive, uint8 (28, 28).
-    """
-    while True:
-        try:
-            return preprocessing.extract_digit(draw(random))
-        except preprocessing.BlankError:
-            continue
 
 
 def letters(random: Random, glyphs: list[tuple[Glyphs, str]]) -> np.ndarray:
@@ -135,13 +117,13 @@ def letters(random: Random, glyphs: list[tuple[Glyphs, str]]) -> np.ndarray:
     picture = Image.new("L", (round(right - left) + 2 * margin, round(bottom - top) + 2 * margin))
     place = margin - left, margin - top
     ImageDraw.Draw(picture).text(place, text, 255, font.font, stroke_width=stroke)
-    return distorted(np.asarray(picture), random)
+    return drawings.distorted(np.asarray(picture), random)
 
 
 def shape(random: Random, kinds: list[drawings.Shape]) -> np.ndarray:
     """Draw a shape of a random kind: uint8 (height, width), white ink on black."""
     kind = kinds[random.integers(len(kinds))]
-    return distorted(drawings.draw(kind, random), random)
+    return drawings.distorted(drawings.draw(kind, random), random)
 
 
 def number(random: Random, digits: np.ndarray) -> np.ndarray:
@@ -170,29 +152,6 @@ def number(random: Random, digits: np.ndarray) -> np.ndarray:
         np.maximum(part, large, out=part)
         right, bottom, was_narrow = left + width, max(bottom, top + height), is_narrow
     return page[: bottom + margin, : right + margin]
-
-
-def distorted(picture: np.ndarray, random: Random) -> np.ndarray:
-    """Turn, slant, stretch and bend a picture a little, as if a hand had drawn it.
-
-    Args:
-        picture: The picture, uint8 (height, width), black at its borders.
-        random: The source of the distortion.
-
-    Returns:
-        A picture of the same size.
-    """
-    height, width = picture.shape
-    angle, slant = random.uniform(-0.2, 0.2, 2)
-    x, y = random.uniform(0.9, 1.15, 2)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    matrix = turn @ np.array([[x, slant], [0, y]])
-    rows, columns = np.indices((height, width)).astype(float)
-    centered = np.stack([columns - width / 2, rows - height / 2], axis=-1)
-    bends = random.normal(0, 0.02 * min(height, width), (4, 4, 2))
-    bend = cv2.resize(bends, (width, height), interpolation=cv2.INTER_CUBIC)
-    source = (centered @ matrix.T + bend + (width / 2, height / 2)).astype(np.float32)
-    return cv2.remap(picture, source[..., 0], source[..., 1], cv2.INTER_LINEAR)
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
     dvc repro train
     dvc exp run -S train.epochs=3 -S network.kind=mlp
 
-The stage reads `data/idx/`, and `network` and `train` in params.yaml. It writes `data/network/`
+The stage reads the training images in `data/idx/`, `data/handwriting/`, `data/drawn_digits/` and
+`data/non_digits/`, and `network` and `train` in params.yaml. It writes `data/network/`
 (architecture and weights) and `data/training/` (loss and accuracy after each epoch). An interrupted
 run resumes after its last whole epoch.
 
@@ -62,6 +63,7 @@ def train(
     after_epoch: Callable[[Figures], None],
     key: np.ndarray | None = None,
     handwriting: Split = idx.NONE,
+    drawn_digits: Split = idx.NONE,
     non_digits: np.ndarray = idx.NONE[0],
 ) -> keras.Model:
     """Train a network on all replicas of the `tf.distribute` strategy in whose scope it was built.
@@ -80,6 +82,7 @@ def train(
             resumes from a checkpoint that has this key.
         handwriting: More images to train on, of which each batch has the fraction
             `recipe.handwriting_fraction`.
+        drawn_digits: More images to train on, with the fraction `recipe.drawn_digit_fraction`.
         non_digits: Images without a digit, uint8 (N, 28, 28), to add to each batch.
 
     Returns:
@@ -91,7 +94,7 @@ def train(
             replicas, or the loss is not finite.
     """
     batch = recipe.batch_size
-    mixture = _mix(training, handwriting, non_digits, recipe, epochs, seed)
+    mixture = _mix(training, handwriting, drawn_digits, non_digits, recipe, epochs, seed)
     steps = len(mixture.order) // epochs  # steps in an epoch
     # TensorFlow's graph optimizer would replace x / sqrt(y) by x * rsqrt(y), an approximation.
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
@@ -170,8 +173,7 @@ def _stepper(
 
     def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Run one step on one replica."""
-        smoothing = tf.where(labels == NO_LABEL, 1.0, recipe.label_smoothing)[:, tf.newaxis]
-        targets = tf.one_hot(labels, 10) * (1 - smoothing) + smoothing / 10
+        targets = tf.where((labels == NO_LABEL)[:, tf.newaxis], 0.1, tf.one_hot(labels, 10))
         with tf.GradientTape() as tape:
             logits = model(tf.cast(images, model.compute_dtype), training=True)
             losses = _cross_entropy(logits, tf.cast(targets, logits.dtype))
@@ -248,6 +250,7 @@ def _optimizer(recipe: params.Recipe, steps: int, model: keras.Model) -> keras.o
 def _mix(
     training: Split,
     handwriting: Split,
+    drawn_digits: Split,
     non_digits: np.ndarray,
     recipe: params.Recipe,
     epochs: int,
@@ -258,19 +261,27 @@ def _mix(
     Raises:
         StageError: The images do not fill a batch.
     """
-    sizes = [len(training[1]), len(handwriting[1]), len(non_digits)]
-    others = round(recipe.batch_size * recipe.handwriting_fraction) if sizes[1] else 0
-    without_digit = round(recipe.batch_size * recipe.non_digit_fraction) if sizes[2] else 0
-    shares = [recipe.batch_size - others, others, without_digit]
-    steps = sizes[0] // shares[0]  # steps in an epoch
-    if steps == 0:
+    labels = [training[1], handwriting[1], drawn_digits[1], np.full(len(non_digits), NO_LABEL)]
+    sizes = [*map(len, labels)]
+    fractions = [
+        recipe.handwriting_fraction,
+        recipe.drawn_digit_fraction,
+        recipe.non_digit_fraction,
+    ]
+    counts = [
+        round(recipe.batch_size * fraction) if size else 0
+        for size, fraction in zip(sizes[1:], fractions, strict=True)
+    ]
+    shares = [recipe.batch_size - counts[0] - counts[1], *counts]
+    steps = sizes[0] // max(shares[0], 1)  # steps in an epoch
+    if steps == 0 or shares[0] < 1:
         raise StageError(
-            f"batch_size is {recipe.batch_size}, but there are {sizes[0]} images to train on"
+            f"batch_size is {recipe.batch_size}, but there are {sizes[0]} images to train on, and "
+            f"a batch has {shares[0]} of them"
         )
-    no_labels = np.full(len(non_digits), NO_LABEL)
     return Mixture(
-        np.concatenate([training[0], handwriting[0], non_digits]),
-        np.concatenate([training[1], handwriting[1], no_labels]).astype(np.int32),
+        np.concatenate([training[0], handwriting[0], drawn_digits[0], non_digits]),
+        np.concatenate(labels).astype(np.int32),
         _order(sizes, shares, epochs * steps, seed),
     )
 
@@ -386,26 +397,27 @@ def _compare(machine: str, card: Path) -> None:
         )
 
 
-def _others(chosen: params.Params) -> tuple[Split, np.ndarray]:
-    """Read the other handwriting and the images without a digit."""
+def _handwriting(chosen: params.Params) -> Split:
+    """Read the training parts of all sources of handwriting."""
     sources = [
         idx.load(paths.HANDWRITING / source.name, "training") for source in chosen.data.handwriting
     ]
     images, labels = zip(idx.NONE, *sources, strict=True)
-    non_digits, _ = idx.load(paths.NON_DIGITS, "training")
-    return (np.concatenate(images), np.concatenate(labels)), non_digits
+    return np.concatenate(images), np.concatenate(labels)
 
 
 def _run(chosen: params.Params, strategy: tf.distribute.Strategy, machine: str) -> None:
     images, labels = idx.load(paths.IDX, "training")
-    handwriting, non_digits = _others(chosen)
+    handwriting = _handwriting(chosen)
+    drawn_digits = idx.load(paths.DRAWN_DIGITS, "training")
+    non_digits, _ = idx.load(paths.NON_DIGITS, "training")
     cut = len(labels) - chosen.train.validation_size
     if cut <= 0:
         raise StageError(
             f"train.validation_size is {chosen.train.validation_size}, but the training split has "
             f"only {len(labels)} images"
         )
-    key = checkpoint.key(chosen, (images, labels, *handwriting, non_digits))
+    key = checkpoint.key(chosen, (images, labels, *handwriting, *drawn_digits, non_digits))
     if not np.array_equal(distribute.from_chief(strategy, key), key):
         raise StageError("this worker's params, data, code or libraries differ from the chief's")
     keras.utils.set_random_seed(chosen.train.seed)
@@ -423,6 +435,7 @@ def _run(chosen: params.Params, strategy: tf.distribute.Strategy, machine: str) 
             after_epoch,
             key,
             handwriting,
+            drawn_digits,
             non_digits,
         )
 

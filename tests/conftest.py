@@ -144,6 +144,7 @@ def slice_params(params: Params) -> None:
     for split in ("training", "testing"):
         fonts = params["data"]["fonts"][split]
         fonts[:] = [font for font in fonts if (FONTS / font["file"]).exists()]
+    params["data"]["drawn_digits"]["training"] = 60
     params["data"]["non_digits"].update(training=60, testing=40)
     params["data"]["handwriting"] = params["data"]["handwriting"][:1]
     params["train"].update(epochs=3, validation_size=200)

@@ -17,7 +17,17 @@ from PIL import Image
 from service.recognition import pin
 from tests.conftest import ENVIRONMENT, FASHION, MNIST, PROJECT, take_from
 
-STAGES = ["download", "png", "handwriting", "non_digits", "train", "evaluate", "pictures", "export"]
+STAGES = [
+    "download",
+    "png",
+    "handwriting",
+    "drawn_digits",
+    "non_digits",
+    "train",
+    "evaluate",
+    "pictures",
+    "export",
+]
 
 
 def lock(repository):
@@ -95,6 +105,7 @@ def edited(repository, copied):
         (("data", "idx"), {"mirrors": ["/another/folder"]}, ["download"]),
         (("data",), {"handwriting": []}, ["handwriting", "train", "evaluate", "export"]),
         (("data", "png"), {"splits": ["testing", "training"]}, ["png"]),
+        (("data", "drawn_digits"), {"seed": 2}, ["drawn_digits"]),
         (("data", "fonts"), {"mirrors": ["/another/folder"]}, ["non_digits"]),
         (("data", "non_digits"), {"seed": 2}, ["non_digits"]),
         (("network",), {"kind": "mlp"}, ["train", "export"]),

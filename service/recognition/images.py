@@ -93,11 +93,7 @@ def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     gray = decode_gray(content, max_pixels)
     try:
-        return (
-            preprocessing.require_ink(gray)
-            if preprocessing.is_mnist(gray)
-            else preprocessing.extract_digit(gray)
-        )
+        return gray if preprocessing.is_mnist(gray) else preprocessing.extract_digit(gray)
     except preprocessing.BlankError as error:
         raise NoInkError(NO_INK) from error
 

@@ -1,17 +1,20 @@
-"""Drawings of shapes and scribbles, which the stage `non_digits` shows to the network.
+"""Draw lines with a pen: shapes and scribbles for `non_digits`, and digits for `drawn_digits`.
 
 A drawing is a list of lines in a square from -1 to 1, with y downward. Each function draws its
-lines with random proportions. The network is tested on kinds of drawings that it was not trained
-on.
+lines with random proportions. The network is tested on kinds of shapes and scribbles that it was
+not trained on.
 
-There is no drawing that a reader could take for a digit: no circle or oval (0), no single stroke
-(1), no infinity sign or hourglass (8), and no wave or zigzag of fewer than four bends (2, 5, 7).
+No shape or scribble here could be taken for a digit: there is no circle or oval (0), no single
+stroke (1), no infinity sign or hourglass (8), and no wave or zigzag of fewer than four bends (2,
+5, 7).
 """
 
 from collections.abc import Callable
 
 import cv2
 import numpy as np
+
+from service.recognition import preprocessing
 
 SIZE = 128  # pixels: the width and height of a picture
 SUBPIXELS = 4  # bits of the fraction of a pixel, for OpenCV
@@ -39,19 +42,60 @@ def draw(shape: Shape, random: Random) -> np.ndarray:
     picture = np.zeros((SIZE, SIZE), np.uint8)
     for line in shape(random):
         moved = line + random.normal(0, 0.02, line.shape)
-        points = np.rint((SIZE / 2 + radius * moved) * (1 << SUBPIXELS)).astype(np.int32)
+        pixels = np.rint((SIZE / 2 + radius * moved) * (1 << SUBPIXELS)).astype(np.int32)
         if filled:
-            cv2.fillPoly(picture, [points], 255, cv2.LINE_AA, SUBPIXELS)
-        cv2.polylines(picture, [points], False, 255, max(width, 3), cv2.LINE_AA, SUBPIXELS)
+            cv2.fillPoly(picture, [pixels], 255, cv2.LINE_AA, SUBPIXELS)
+        cv2.polylines(picture, [pixels], False, 255, max(width, 3), cv2.LINE_AA, SUBPIXELS)
     return picture
 
 
-def _points(*points: tuple[float, float]) -> np.ndarray:
-    return np.array(points, float)
+def distorted(picture: np.ndarray, random: Random) -> np.ndarray:
+    """Turn, slant, stretch and bend a picture a little, as if a hand had drawn it.
+
+    Args:
+        picture: The picture, uint8 (height, width), black at its borders.
+        random: The source of the distortion.
+
+    Returns:
+        A picture of the same size.
+    """
+    height, width = picture.shape
+    angle, slant = random.uniform(-0.2, 0.2, 2)
+    x, y = random.uniform(0.9, 1.15, 2)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = turn @ np.array([[x, slant], [0, y]])
+    rows, columns = np.indices((height, width)).astype(float)
+    centered = np.stack([columns - width / 2, rows - height / 2], axis=-1)
+    bends = random.normal(0, 0.02 * min(height, width), (4, 4, 2))
+    bend = cv2.resize(bends, (width, height), interpolation=cv2.INTER_CUBIC)
+    source = (centered @ matrix.T + bend + (width / 2, height / 2)).astype(np.float32)
+    return cv2.remap(picture, source[..., 0], source[..., 1], cv2.INTER_LINEAR)
 
 
-def _closed(*points: tuple[float, float]) -> np.ndarray:
-    return _points(*points, points[0])
+def normalized(draw: Callable[[Random], np.ndarray], random: Random) -> np.ndarray:
+    """Draw pictures until the service finds ink in one.
+
+    Args:
+        draw: The function that draws a picture, uint8 (height, width).
+        random: Its argument.
+
+    Returns:
+        The image that the network would receive, uint8 (28, 28).
+    """
+    while True:
+        try:
+            return preprocessing.extract_digit(draw(random))
+        except preprocessing.BlankError:
+            continue
+
+
+def points(*positions: tuple[float, float]) -> np.ndarray:
+    """Return positions, x and y, as a line (N, 2)."""
+    return np.array(positions, float)
+
+
+def _closed(*corners: tuple[float, float]) -> np.ndarray:
+    return points(*corners, corners[0])
 
 
 def _polar(radii: np.ndarray, angles: np.ndarray) -> np.ndarray:
@@ -70,7 +114,7 @@ def _rotation(angle: float) -> np.ndarray:
     return np.array([[cos, sin], [-sin, cos]])
 
 
-def _spline(knots: np.ndarray, steps: int = 12) -> np.ndarray:
+def spline(knots: np.ndarray, steps: int = 12) -> np.ndarray:
     """Return a smooth line through points (N, 2): a Catmull-Rom spline."""
     padded = np.concatenate([knots[:1], knots, knots[-1:]])
     a, b, c, d = (padded[n : len(padded) - 3 + n, np.newaxis] for n in range(4))
@@ -110,17 +154,17 @@ def _square(random: Random) -> Lines:
 
 def _cross(random: Random) -> Lines:
     x, y = random.uniform(0.65, 0.95, 2)
-    return [_points((-x, -y), (x, y)), _points((x, -y), (-x, y))]
+    return [points((-x, -y), (x, y)), points((x, -y), (-x, y))]
 
 
 def _plus(random: Random) -> Lines:
     x, y = random.uniform(0.75, 1.0, 2)
-    return [_points((-x, 0), (x, 0)), _points((0, -y), (0, y))]
+    return [points((-x, 0), (x, 0)), points((0, -y), (0, y))]
 
 
 def _check_mark(random: Random) -> Lines:
     left, bottom = random.uniform(-0.95, -0.8), random.uniform(0.6, 0.8)
-    return [_points((left, random.uniform(-0.1, 0.1)), (-0.3, bottom), (0.95, -0.75))]
+    return [points((left, random.uniform(-0.1, 0.1)), (-0.3, bottom), (0.95, -0.75))]
 
 
 def _cloud(random: Random) -> Lines:
@@ -154,8 +198,8 @@ def _asterisk(random: Random) -> Lines:
 def _grid(random: Random) -> Lines:
     inner = random.uniform(0.25, 0.4)
     places = [-inner, inner] if random.random() < 0.6 else [-0.6, 0.0, 0.6]
-    across = [_points((-1, place), (1, place)) for place in places]
-    return across + [_points((place, -1), (place, 1)) for place in places]
+    across = [points((-1, place), (1, place)) for place in places]
+    return across + [points((place, -1), (place, 1)) for place in places]
 
 
 def _dots(random: Random) -> Lines:
@@ -170,7 +214,7 @@ def _blot(random: Random) -> Lines:
     spikes = int(random.integers(5, 9))
     radii = np.where(np.arange(2 * spikes) % 2, 0.45, 1) * random.uniform(0.7, 1, 2 * spikes)
     knots = _polar(radii, np.arange(2 * spikes) * np.pi / spikes)
-    return [_spline(np.concatenate([knots, knots[:1]]), 6)]
+    return [spline(np.concatenate([knots, knots[:1]]), 6)]
 
 
 def _flower(random: Random) -> Lines:
@@ -182,7 +226,7 @@ def _flower(random: Random) -> Lines:
 def _envelope(random: Random) -> Lines:
     height = random.uniform(0.55, 0.7)
     corners = (-1, -height), (1, -height), (1, height), (-1, height)
-    return [_closed(*corners), _points((-1, -height), (0, 0.15), (1, -height))]
+    return [_closed(*corners), points((-1, -height), (0, 0.15), (1, -height))]
 
 
 def _stairs(random: Random) -> Lines:
@@ -196,13 +240,13 @@ def _bars(random: Random) -> Lines:
     """Draw three or four horizontal lines."""
     width = random.uniform(0.75, 1)
     places = np.linspace(-0.75, 0.75, int(random.integers(3, 5)))
-    return [_points((-width, place), (width, place)) for place in places]
+    return [points((-width, place), (width, place)) for place in places]
 
 
 def _arrow(random: Random) -> Lines:
     head, turn = random.uniform(0.4, 0.65), _rotation(random.integers(0, 8) * np.pi / 4)
-    shaft = _points((-1, 0), (1, 0))
-    barbs = _points((1 - head, -head), (1, 0), (1 - head, head))
+    shaft = points((-1, 0), (1, 0))
+    barbs = points((1 - head, -head), (1, 0), (1 - head, head))
     return [line @ turn for line in (shaft, barbs)]
 
 
@@ -210,7 +254,7 @@ def _smiley(random: Random) -> Lines:
     around = np.linspace(0, 2 * np.pi, 40)
     mouth = np.linspace(0.65 * np.pi, 1.35 * np.pi, 12)
     x = random.uniform(0.3, 0.4)
-    eyes = [_points((side, -0.5), (side, -0.1)) for side in (-x, x)]
+    eyes = [points((side, -0.5), (side, -0.1)) for side in (-x, x)]
     return [_polar(np.ones(40), around), _polar(np.full(12, 0.55), mouth), *eyes]
 
 
@@ -226,8 +270,8 @@ def _spiral(random: Random) -> Lines:
 def _house(random: Random) -> Lines:
     wall, eaves = random.uniform(0.6, 0.8), random.uniform(-0.3, 0.0)
     outline = _closed((-wall, 0.9), (-wall, eaves), (0, -1), (wall, eaves), (wall, 0.9))
-    door = _points((-0.2, 0.9), (-0.2, 0.35), (0.2, 0.35), (0.2, 0.9))
-    return [outline, _points((-wall, eaves), (wall, eaves)), door]
+    door = points((-0.2, 0.9), (-0.2, 0.35), (0.2, 0.35), (0.2, 0.9))
+    return [outline, points((-wall, eaves), (wall, eaves)), door]
 
 
 def _tree(random: Random) -> Lines:
@@ -236,7 +280,7 @@ def _tree(random: Random) -> Lines:
         _closed((0, top), (width * size, top + 0.7), (-width * size, top + 0.7))
         for top, size in ((-1, 0.75), (-0.45, 1.0))
     ]
-    return [*levels, _points((0, 0.25), (0, 1))]
+    return [*levels, points((0, 0.25), (0, 1))]
 
 
 def _stick_figure(random: Random) -> Lines:
@@ -244,15 +288,15 @@ def _stick_figure(random: Random) -> Lines:
     arms, feet = random.uniform(-0.4, 0.1), random.uniform(0.4, 0.6)
     return [
         head,
-        _points((0, -0.5), (0, 0.3)),
-        _points((-0.65, arms), (0, -0.2), (0.65, arms)),
-        _points((-feet, 1), (0, 0.3), (feet, 1)),
+        points((0, -0.5), (0, 0.3)),
+        points((-0.65, arms), (0, -0.2), (0.65, arms)),
+        points((-feet, 1), (0, 0.3), (feet, 1)),
     ]
 
 
 def _umbrella(random: Random) -> Lines:
     dome = _polar(np.full(20, 0.95), np.linspace(-np.pi / 2, np.pi / 2, 20))
-    hook = _points((0, -0.9), (0, 0.75), (0.15, 0.95), (0.35, 0.85))
+    hook = points((0, -0.9), (0, 0.75), (0.15, 0.95), (0.35, 0.85))
     scallops = [
         _polar(np.full(9, 0.32), np.linspace(-np.pi / 2, np.pi / 2, 9)) + np.array([x, 0])
         for x in (-0.63, 0.0, 0.63)
@@ -264,7 +308,7 @@ def _tangle(random: Random) -> Lines:
     """Draw a smooth line that crosses the middle many times, in all directions."""
     count = int(random.integers(8, 13))
     directions = np.cumsum(random.uniform(0.7 * np.pi, 0.98 * np.pi, count))
-    return [_spline(_polar(random.uniform(0.3, 1, count), directions))]
+    return [spline(_polar(random.uniform(0.3, 1, count), directions))]
 
 
 def _strokes(random: Random) -> Lines:
@@ -274,7 +318,7 @@ def _strokes(random: Random) -> Lines:
         center, angle = random.uniform(-0.6, 0.6, 2), turn + random.uniform(-0.3, 0.3)
         half = random.uniform(0.35, 0.8) * np.array([np.cos(angle), np.sin(angle)])
         knots = np.stack([center - half, center + random.normal(0, 0.15, 2), center + half])
-        lines.append(_spline(knots))
+        lines.append(spline(knots))
     return lines
 
 
@@ -293,7 +337,7 @@ def _hatching(random: Random) -> Lines:
     turns = int(random.integers(6, 9))
     x = np.where(np.arange(turns) % 2, 1, -1) * random.uniform(0.6, 1, turns)
     y = np.linspace(-0.7, 0.7, turns) + random.normal(0, 0.08, turns)
-    return [_spline(np.stack([x, y], axis=1) @ _rotation(random.uniform(-0.8, 0.8)), 6)]
+    return [spline(np.stack([x, y], axis=1) @ _rotation(random.uniform(-0.8, 0.8)), 6)]
 
 
 def _disc(random: Random) -> Lines:
@@ -335,8 +379,8 @@ def _crown(random: Random) -> Lines:
 
 def _ladder(random: Random) -> Lines:
     x, count = random.uniform(0.35, 0.5), int(random.integers(3, 6))
-    rungs = [_points((-x, y), (x, y)) for y in np.linspace(-0.7, 0.7, count)]
-    return [_points((-x, -1), (-x, 1)), _points((x, -1), (x, 1)), *rungs]
+    rungs = [points((-x, y), (x, y)) for y in np.linspace(-0.7, 0.7, count)]
+    return [points((-x, -1), (-x, 1)), points((x, -1), (x, 1)), *rungs]
 
 
 def _boat(random: Random) -> Lines:
@@ -348,7 +392,7 @@ def _boat(random: Random) -> Lines:
 
 def _fish(random: Random) -> Lines:
     body = _circle(1) * np.array([0.65, random.uniform(0.35, 0.5)]) - np.array([0.3, 0])
-    tail = _points((0.3, 0), (1, -0.45), (1, 0.45), (0.3, 0))
+    tail = points((0.3, 0), (1, -0.45), (1, 0.45), (0.3, 0))
     side = random.choice([-1, 1])
     return [line * np.array([side, 1]) for line in (body, tail)]
 
@@ -377,14 +421,14 @@ def _brackets(random: Random) -> Lines:
     """Draw a pair of brackets, pointed or square."""
     outer, inner = random.uniform(0.85, 1), random.uniform(0.4, 0.6)
     corners = [(-outer, 0)] if random.random() < 0.5 else [(-outer, -0.9), (-outer, 0.9)]
-    line = _points((-inner, -0.9), *corners, (-inner, 0.9))
+    line = points((-inner, -0.9), *corners, (-inner, 0.9))
     return [line, line * np.array([-1, 1])]
 
 
 def _figures(random: Random) -> Lines:
     """Draw three or four circles, squares, triangles, crosses, lines and arcs in random places."""
     arc = _polar(np.ones(15), np.linspace(0, random.uniform(0.6, 1.4) * np.pi, 15))
-    line = _points((-1.2, 0), (1.2, 0))
+    line = points((-1.2, 0), (1.2, 0))
     kinds = [[_circle(1)], _square(random), _triangle(random), _cross(random), [line], [arc]]
     lines = []
     for kind in random.integers(len(kinds), size=int(random.integers(3, 5))):

@@ -107,6 +107,11 @@ def _additions(chosen: Params) -> str:
             f"Other handwriting, of which a part is held back for testing, makes up "
             f"{recipe.handwriting_fraction:.0%} of the digits in each batch: {names}."
         )
+    if recipe.drawn_digit_fraction:
+        sentences.append(
+            f"Another {recipe.drawn_digit_fraction:.0%} are digits that a program draws in the "
+            "handwriting styles of several countries."
+        )
     if recipe.non_digit_fraction or recipe.background_fraction:
         sentences.append(
             "Each batch also contains letters, shapes, scribbles, numbers and noise. Their target "

@@ -58,11 +58,14 @@ class Dense(layers.Dense):
 
 @keras.saving.register_keras_serializable("mnist")
 def evidence(scores: tf.Tensor) -> tf.Tensor:
-    """Convert the scores of the labels and of "no digit" to the logits of the labels.
+    """Convert the scores of the ten labels and of "no digit" to the logits of the labels.
 
-    The probability of "no digit" is divided evenly among the labels: log(exp(s_i) + exp(s_n) / 10),
-    minus s_n - log(10), which the softmax cancels. The network learns what is no digit as it learns
-    a label. Without this score, such an image would have to cancel the evidence for each label.
+    The softmax of the eleven scores is a probability for each label and one for "no digit". This
+    function divides the latter evenly among the labels, so that an image without a digit has about
+    the same probability for each label: log(exp(s_i) + exp(s_n) / 10) for the scores s_i of a label
+    and s_n of "no digit", minus s_n - log(10), which does not change the softmax. The network
+    learns "no digit" as it learns a label. With ten scores only, it would have to learn to keep all
+    of them low on such an image.
 
     Args:
         scores: float (N, 11). The last score is for "no digit".

@@ -119,6 +119,11 @@ class NonDigits(Section):
     shares: Shares
 
 
+class DrawnDigits(Section):
+    training: Count
+    seed: int = Field(ge=0, lt=2**31)
+
+
 class Data(Section):
     name: str
     source: str
@@ -127,6 +132,7 @@ class Data(Section):
     idx: Idx
     png: Png
     fonts: Fonts
+    drawn_digits: DrawnDigits
     non_digits: NonDigits
     handwriting: list[Handwriting]
 
@@ -192,13 +198,21 @@ class Recipe(Section):
     learning_rate: float = Field(gt=0)
     warmup_fraction: Fraction
     weight_decay: float = Field(ge=0)
-    label_smoothing: Fraction
     ema_decay: Fraction
     handwriting_fraction: Fraction
+    drawn_digit_fraction: Fraction
     non_digit_fraction: Fraction
     background_fraction: Fraction
     augment: Augment
     photometric: Photometric
+
+    @model_validator(mode="after")
+    def leaves_a_part_of_each_batch(self) -> "Recipe":
+        if self.handwriting_fraction + self.drawn_digit_fraction >= 1:
+            raise ValueError(
+                "must have handwriting_fraction and drawn_digit_fraction that add up to less than 1"
+            )
+        return self
 
 
 class Train(Section):

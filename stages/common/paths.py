@@ -9,6 +9,7 @@ DATA = Path("data")
 IDX = DATA / "idx"
 PNG = DATA / "png"
 HANDWRITING = DATA / "handwriting"
+DRAWN_DIGITS = DATA / "drawn_digits"
 NON_DIGITS = DATA / "non_digits"
 NETWORK = DATA / "network"
 TRAINING = DATA / "training"

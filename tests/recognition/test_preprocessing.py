@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from service.recognition import preprocessing, segmentation
 from service.recognition.images import NoInkError, decode
@@ -76,7 +76,17 @@ def test_is_mnist_requires_a_black_border_and_a_digit_in_place(testing):
         framed[[0, -1]] = framed[:, [0, -1]] = 255
         small = np.zeros_like(image)
         small[2:14, 2:14] = np.asarray(scaled(image, 12))
-        assert not any(map(preprocessing.is_mnist, (on_gray, framed, small)))
+        others = on_gray, framed, small, image // 2
+        assert not any(map(preprocessing.is_mnist, others))
+
+
+def test_a_faint_image_becomes_as_dark_as_others(testing):
+    correlations = []
+    for image in testing[0][:50]:
+        decoded = decode(png(Image.fromarray(image // 3))).astype(float)
+        assert decoded.max() > 200
+        correlations.append(np.corrcoef(decoded.ravel(), image.ravel())[0, 1])
+    assert np.median(correlations) > 0.7
 
 
 def test_ink_that_fills_the_picture_is_kept():
@@ -108,6 +118,35 @@ def test_a_stroke_across_the_whole_picture_is_ink():
     draw.line((15, 30, 30, 5), 0, 7)
     rows, _ = np.nonzero(decode(png(page)))
     assert np.ptp(rows) >= 18
+
+
+FOUR = [(0.55, 1), (0.55, 0), (0.1, 0.7), (0.75, 0.7)]
+ONE = [(0.2, 0.47), (0.56, 0), (0.53, 1)]
+
+
+@pytest.mark.parametrize("points", [FOUR, ONE], ids=["4", "1 with an upstroke"])
+@pytest.mark.parametrize("pen", [6, 14, 24])
+def test_a_straight_stem_is_as_much_ink_in_a_large_digit_as_in_a_small_one(points, pen):
+    images = []
+    for side in (120, 220):
+        page = Image.new("L", (280, 280), 255)
+        line = [(30 + side * x, 30 + side * y) for x, y in points]
+        ImageDraw.Draw(page).line(line, 0, pen * side // 220, "curve")
+        images.append(decode(png(page)).ravel().astype(float))
+    assert np.corrcoef(images)[0, 1] > 0.75
+
+
+def test_a_bold_digit_that_fills_the_picture_is_the_ink(testing):
+    correlations = []
+    for image in testing[0][:100]:
+        bold = scaled(image).filter(ImageFilter.MaxFilter(9))
+        cut = bold.crop(bold.point(lambda gray: gray > 128 and 255).getbbox())
+        wide = ImageOps.expand(cut, 40)
+        expected = decode(png(wide)).ravel().astype(float)
+        for picture in (cut, ImageOps.invert(cut)):
+            decoded = decode(png(picture)).ravel().astype(float)
+            correlations.append(np.corrcoef(expected, decoded)[0, 1])
+    assert np.mean(np.array(correlations) > 0.8) >= 0.95
 
 
 BLANK = {

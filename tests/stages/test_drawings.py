@@ -57,3 +57,11 @@ def test_dots_are_apart():
 def test_splits_share_no_shape():
     for kinds in (drawings.SHAPES, drawings.SCRIBBLES):
         assert not {*kinds["training"]} & {*kinds["testing"]}
+
+
+def test_blank_picture_is_drawn_again():
+    pictures = [np.zeros((50, 50), np.uint8), np.zeros((50, 50), np.uint8)]
+    pictures[1][20:30, 10:40] = 255
+    image = drawings.normalized(lambda _: pictures.pop(0), np.random.default_rng(0))
+    assert image.any()
+    assert pictures == []

@@ -55,14 +55,6 @@ def test_images_are_normalized_as_by_the_service(testing, glyphs):
         assert image.max() > 200
 
 
-def test_blank_picture_is_drawn_again():
-    pictures = [np.zeros((50, 50), np.uint8), np.zeros((50, 50), np.uint8)]
-    pictures[1][20:30, 10:40] = 255
-    image = non_digits.normalized(lambda _: pictures.pop(0), np.random.default_rng(0))
-    assert image.any()
-    assert pictures == []
-
-
 def test_numbers_are_wider_than_a_digit_and_ones_stay_apart():
     one = np.zeros((1, 28, 28), np.uint8)
     one[0, 4:24, 12:15] = 255

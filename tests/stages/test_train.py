@@ -90,19 +90,21 @@ def test_every_image_is_used_equally_often_in_a_new_order():
 def test_kinds_without_images_have_no_share(chosen, testing):
     recipe, split = chosen.train.cnn, digits(testing, 250)
     others = round(recipe.batch_size * recipe.handwriting_fraction)
+    drawn = round(recipe.batch_size * recipe.drawn_digit_fraction)
     without = round(recipe.batch_size * recipe.non_digit_fraction)
-    alone = _mix(split, idx.NONE, idx.NONE[0], recipe, 1, 1).order
-    mixed = _mix(split, split, split[0], recipe, 1, 1).order
+    alone = _mix(split, idx.NONE, idx.NONE, idx.NONE[0], recipe, 1, 1).order
+    mixed = _mix(split, split, split, split[0], recipe, 1, 1).order
     assert alone.shape[1] == recipe.batch_size
     assert ((mixed >= 250) & (mixed < 500)).sum(1).tolist() == [others]
-    assert (mixed >= 500).sum(1).tolist() == [without]
+    assert ((mixed >= 500) & (mixed < 750)).sum(1).tolist() == [drawn]
+    assert (mixed >= 750).sum(1).tolist() == [without]
     assert mixed.shape[1] == recipe.batch_size + without
 
 
 @pytest.mark.parametrize("replicas", [2, 3])
 def test_replicas_share_the_batch_of_a_single_one(chosen, testing, replicas):
     recipe = chosen.train.cnn.model_copy(update={"batch_size": 40})
-    mixture = _mix(digits(testing, 100), idx.NONE, idx.NONE[0], recipe, 1, 1)
+    mixture = _mix(digits(testing, 100), idx.NONE, idx.NONE, idx.NONE[0], recipe, 1, 1)
 
     def batches(count, worker):
         context = tf.distribute.InputContext(count, worker, count)
