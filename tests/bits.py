@@ -25,7 +25,7 @@ PROJECT = Path(__file__).parent.parent
 STEPS = 2
 EVALUATED = 100  # images
 DRAWN = 2  # pictures of each variation
-MADE = 100  # images of `non_digits`
+MADE = 100  # images of `drawn_digits` and of `non_digits`
 
 
 def is_untried() -> bool:
@@ -68,6 +68,7 @@ def hashes() -> Iterator[tuple[str, str]]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         yield from of_handwriting(chosen)
+        yield from of_drawn_digits(chosen)
         yield from of_non_digits(chosen, images)
         for kind in ("mlp", "cnn"):
             network = yield from of_train(folder, chosen, kind)
@@ -91,6 +92,12 @@ def of_handwriting(chosen: Any) -> Iterator[tuple[str, str]]:
         )
         parts = handwriting.split(few, listed.held_back, set())
         yield f"handwriting: {listed.name}", digest(*(a for part in parts.values() for a in part))
+
+
+def of_drawn_digits(chosen: Any) -> Iterator[tuple[str, str]]:
+    from stages import drawn_digits
+
+    yield "drawn_digits", digest(*drawn_digits.make(MADE, chosen.data.drawn_digits.seed))
 
 
 def of_non_digits(chosen: Any, images: Any) -> Iterator[tuple[str, str]]:

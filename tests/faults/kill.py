@@ -29,7 +29,8 @@ import yaml
 
 from tests.conftest import ENVIRONMENT, Repository, make_repository
 
-STAGES = ["download", "png", "handwriting", "non_digits", "train", "evaluate", "pictures", "export"]
+STAGES = ["download", "png", "handwriting", "drawn_digits", "non_digits", "train", "evaluate",
+          "pictures", "export"]  # fmt: skip
 VICTIMS = ["stage", "dvc", "both"]
 TIMEOUT = 60  # seconds
 

@@ -73,12 +73,6 @@ def test_model_card_names_the_sha256_of_the_manifest(repository, sha256):
     assert f"SHA-256 of data/model.sha256: `{sha256}`" in card
 
 
-def test_equal_weights_export_to_equal_bytes(scratch):
-    before = {name: files(scratch.path / name) for name in ("data/model", "data/mnistmodel")}
-    scratch.run(sys.executable, "-m", "stages", "export")
-    assert before == {name: files(scratch.path / name) for name in before}
-
-
 def test_exports_contain_no_empty_folder_and_no_fingerprint(repository):
     for name in ("data/model", "data/mnistmodel"):
         folder = repository.path / name

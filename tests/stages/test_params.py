@@ -61,6 +61,11 @@ def test_dvc_experiments_keep_the_comments(tmp_path):
         ("train.cnn.ema_decay", 1.0, "train.cnn.ema_decay: Input should be less than 1"),
         ("train.cnn.learning_rate", float("nan"), "train.cnn.learning_rate"),
         ("train.cnn.augment.shift", -1, "train.cnn.augment.shift"),
+        (
+            "train.cnn.handwriting_fraction",
+            0.95,
+            "train.cnn must have handwriting_fraction and drawn_digit_fraction that add up to less",
+        ),
         ("train.mlp", [], "train.mlp must contain the keys batch_size, learning_rate"),
         ("network.kind", "rnn", "network.kind: Input should be 'cnn' or 'mlp', not 'rnn'"),
         ("network.cnn.filters", [8, 8], "network.cnn.filters: List should have at least 4"),
