@@ -2,15 +2,15 @@
 
     dvc repro drawn_digits
 
-MNIST's writers are from the USA. Elsewhere, a 1 has an upstroke and perhaps a foot, a 7 is crossed,
-a 4 is open, a 9 is like a g, and a 2 has a loop. The stage draws digits in all these styles with
-lines of random proportions.
+MNIST's writers are from the USA. In other countries, many people write a 1 with an upstroke or a
+foot, cross the 7, leave the 4 open, and write a 9 like a g or a 2 with a loop. The stage draws
+digits in all these styles, with lines of random proportions.
 
 The stage reads `data.drawn_digits` in params.yaml. It writes the training images and their labels
 to `data/drawn_digits/`, in two IDX files with the names of MNIST's. It normalizes each picture with
 the code of the service, so an image is what the network receives for such a picture.
 
-A function draws one digit in a square from -1 to 1, with y downward, as the functions of
+A function draws one digit in about a square from -1 to 1, with y downward, as the functions of
 `stages.common.drawings` do.
 """
 
@@ -25,10 +25,10 @@ from stages.common.runner import atomic_directory
 
 
 def make(count: int, seed: int) -> Split:
-    """Draw `count` digits, the same number of each. Equal arguments give equal images.
+    """Draw `count` digits, from 0 to 9 in turn. Equal arguments give equal images.
 
     Returns:
-        The images, uint8 (count, 28, 28), and the labels, uint8 (count,), in turn 0 to 9.
+        The images, uint8 (count, 28, 28), and the labels, uint8 (count,).
     """
     labels = (np.arange(count) % 10).astype(np.uint8)
     randoms = np.random.default_rng(seed).spawn(count)
@@ -58,7 +58,10 @@ def draw(digit: Shape, random: Random) -> np.ndarray:
 
 
 def _arc(x: float, y: float, width: float, height: float, start: float, end: float) -> np.ndarray:
-    """Return points on an ellipse with two radii, in degrees: 0 is right, 90 is down."""
+    """Return points on the ellipse around (x, y) with the radii `width` and `height`.
+
+    The angles `start` and `end` are in degrees: 0 is right, 90 is down.
+    """
     angles = np.radians(np.linspace(start, end, max(4, round(abs(end - start) / 12))))
     return np.stack([x + width * np.cos(angles), y + height * np.sin(angles)], axis=1)
 
@@ -79,7 +82,7 @@ def _one(random: Random) -> Lines:
     top, bottom = np.array([lean, -1]), np.array([-lean, 1])
     if random.random() < 0.15:
         return [spline(np.stack([top, [random.normal(0, 0.06), 0], bottom]))]
-    # A flatter upstroke would be the bar of a 7.
+    # A flatter upstroke would be the bar of a 7. (The angle is the one before the slant.)
     length, angle = random.uniform(0.2, 1.15), np.radians(random.uniform(30, 68))
     start = top + length * np.array([-np.cos(angle), np.sin(angle)])
     middle = (start + top) / 2 + random.normal(0, 0.05, 2) + random.uniform(0, 0.06)

@@ -65,6 +65,7 @@ def run(repository, stage):
     [
         ("download", 100),
         ("png", 300),
+        ("drawn_digits", 20),
         ("non_digits", 20),
         ("train", 12),  # too little for the curves
         ("train", 200),  # too little for the weights
@@ -86,7 +87,8 @@ def test_full_disk_is_reported_and_keeps_the_outputs(disk, stage, free):
 
 
 @pytest.mark.parametrize(
-    "stage", ["download", "png", "non_digits", "train", "evaluate", "pictures", "export"]
+    "stage",
+    ["download", "png", "drawn_digits", "non_digits", "train", "evaluate", "pictures", "export"],
 )
 def test_read_only_disk_is_reported_and_keeps_the_outputs(disk, stage):
     before = files(disk)

@@ -75,9 +75,9 @@ class NoInkError(ImageError):
 def decode(content: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a picture of one digit.
 
-    A picture in MNIST's own form (28 x 28 pixels, light on dark) passes unchanged. In
-    any other picture, this function finds the digit, crops it, and scales and centers it as in
-    MNIST.
+    A picture in MNIST's own form (28 x 28 pixels, a light digit in place on black) passes
+    unchanged. In any other picture, this function finds the digit, crops it, and scales and centers
+    it as in MNIST.
 
     Args:
         content: The file, in one of `FORMATS`.

@@ -30,22 +30,23 @@ TWO_TONES = 2.2
 # Measured: 0.2 to 4 times as much background as ink in bold digits that fill the picture, and at
 # least 9 times in 99 % of MNIST's images, which have a margin.
 SIMILAR_AREAS = 6
-MIN_WIDTH = 0.8  # of the other tone's width: the minimum width of background at the corners
+# Of the other tone's largest width: the minimum of that of the tone at the corners, as background.
+MIN_WIDTH = 0.8
 MAX_PIECES = 40  # of ink in a picture of one digit: the dots of a dotted one; more are noise
 MIN_PIECE = 0.04  # of the area of the largest piece of ink; smaller pieces are dirt
 MIN_INSIDE = 0.25  # of the longer side of all ink: the longer side of a digit inside the picture
 EDGE = 0.1  # of each side: where the picture may show what surrounds the digit's ground
 MIN_LINE = 0.7  # of the picture's side: the minimum length of a printed line
 MAX_LINE = 0.08  # of the picture's longer side: the maximum thickness of a printed line
-# Of the picture's longer side: how far a printed line must extend beyond the digit. The stem of a 4
-# and of a 1 with an upstroke are as long and straight, but extend only as far as the other strokes.
+# Of the picture's side along a printed line: how far it must extend beyond the digit at both ends.
+# The stem of a 4 or of a 1 may be as long and straight, but ends near the ends of other strokes.
 MIN_BEYOND = 0.05
 TILT = 5  # pixels: how far a line may rise or fall over `MIN_LINE`, about 2 degrees
 # MNIST's own form. Pixels below `DARK` are black, apart from the traces of JPEG. Measured: at least
 # 95 % of the border is black in MNIST's 70,000 images, and 55 % in Fashion-MNIST.
 DARK = bytes(range(16))
 MIN_DARK = 0.5  # of the pixels at the border
-DIM = bytes(range(200))  # the lightest pixel has at least 254 in MNIST's 70,000 images
+DIM = bytes(range(200))  # gray levels below that of the ink: it has 254 in MNIST's 70,000 images
 # MNIST's digits have a longer side of 19 or 20 pixels, and their center of mass is at most 1 pixel
 # from the middle. Other data sets of this form fill the image (Fashion-MNIST) or have the middle of
 # the digit's box there (EMNIST). An image that is far from all of these is a drawing.
@@ -89,7 +90,7 @@ def extract_digit(gray: np.ndarray) -> np.ndarray:
 
 
 def is_mnist(gray: np.ndarray) -> bool:
-    """Return whether a picture has MNIST's own form: 28 x 28 pixels, a digit in place on black.
+    """Return whether a picture has MNIST's own form: 28 x 28 pixels, a light digit on black.
 
     Args:
         gray: The picture, uint8 (height, width).
@@ -188,8 +189,8 @@ def _contrast_of_tones(smooth: np.ndarray) -> np.ndarray | None:
     sums = [float(part.sum()) for part in distances]
     widths = [float(part.max()) for part in distances]
     is_dark_ink = sums[0] > sums[1]
-    # A bold digit that fills the picture may have as much ink as background, but the corners of the
-    # picture are background, unless they are narrow: then they are those of a box around the digit.
+    # A bold digit that fills the picture may have as much ink as background. Then the tone of most
+    # corners is the background, unless all its areas are narrow: then it is a box and its digit.
     corners = int(light[:: light.shape[0] - 1 or 1, :: light.shape[1] - 1 or 1].sum())
     corner = 0 if corners > 2 else 1  # position in `distances`
     if (
@@ -264,7 +265,8 @@ def pieces_of(ink: np.ndarray, max_pieces: int) -> list[Piece]:
 def without_lines(ink: np.ndarray) -> np.ndarray:
     """Erase printed lines: of a box, of ruled or squared paper.
 
-    A line is straight, thin, spans most of the picture, and extends beyond the digit at both ends.
+    A line is straight and thin, spans most of the picture, and extends beyond the digit at both
+    ends.
 
     Args:
         ink: The ink of the picture, float32 (height, width), 0 to 1.
@@ -290,7 +292,8 @@ def without_lines(ink: np.ndarray) -> np.ndarray:
     kept = ink.copy()
     for axis, part, first, last in lines:
         start, length = ((left, width), (top, height))[axis]
-        if min(start - first, last + 1 - start - length) >= MIN_BEYOND * max(ink.shape):
+        along = ink.shape[1 - axis]
+        if min(start - first, last + 1 - start - length) >= MIN_BEYOND * along:
             # The dilation erases the soft edges of the line.
             soft = cv2.dilate(part.astype(np.uint8), np.ones((5, 5), np.uint8))
             kept[(soft > 0) & ~(rest > 0)] = 0

@@ -109,8 +109,8 @@ def _additions(chosen: Params) -> str:
         )
     if recipe.drawn_digit_fraction:
         sentences.append(
-            f"Another {recipe.drawn_digit_fraction:.0%} are digits that a program draws in the "
-            "handwriting styles of several countries."
+            f"Digits that a program draws in the handwriting styles of several countries make up "
+            f"{recipe.drawn_digit_fraction:.0%} of the digits in each batch."
         )
     if recipe.non_digit_fraction or recipe.background_fraction:
         sentences.append(

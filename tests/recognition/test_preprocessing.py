@@ -69,7 +69,7 @@ def test_is_mnist_recognizes_other_data_sets_of_this_form(split):
     assert all(map(preprocessing.is_mnist, images))
 
 
-def test_is_mnist_requires_a_black_border_and_a_digit_in_place(testing):
+def test_is_mnist_requires_a_black_border_and_a_light_digit_in_place(testing):
     for image in testing[0][:50]:
         on_gray = 40 + image // 255 * 215
         framed = image.copy()
@@ -80,7 +80,7 @@ def test_is_mnist_requires_a_black_border_and_a_digit_in_place(testing):
         assert not any(map(preprocessing.is_mnist, others))
 
 
-def test_a_faint_image_becomes_as_dark_as_others(testing):
+def test_a_faint_image_becomes_as_light_as_others(testing):
     correlations = []
     for image in testing[0][:50]:
         decoded = decode(png(Image.fromarray(image // 3))).astype(float)
@@ -110,6 +110,17 @@ def test_a_box_around_a_digit_is_not_ink(testing, margin, width):
         ImageDraw.Draw(page).rectangle(box, None, 0, width)
         boxed = decode(png(page)).astype(float)
         assert np.corrcoef(bare.ravel(), boxed.ravel())[0, 1] > 0.7  # may move by a pixel
+
+
+def test_lines_across_the_shorter_side_of_a_picture_are_erased(testing):
+    page = Image.new("L", (400, 100), 255)
+    for number, image in enumerate(testing[0][:3]):
+        page.paste(scaled(255 - image, 80), (100 * number + 50, 10))
+    ImageDraw.Draw(page).line((20, 0, 20, 99), 0, 2)
+    ink = preprocessing.find_ink(preprocessing.resized(np.asarray(page), 640))
+    line = slice(28, 38)
+    assert (ink[:, line] > 0.5).sum() > 300
+    assert (preprocessing.without_lines(ink)[:, line] > 0.5).sum() < 10
 
 
 def test_a_stroke_across_the_whole_picture_is_ink():

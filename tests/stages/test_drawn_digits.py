@@ -30,7 +30,7 @@ def test_images_are_normalized_as_by_the_service():
 
 
 @pytest.mark.parametrize("digit", range(10))
-def test_a_digit_has_many_styles_and_leaves_a_margin(digit):
+def test_a_digit_has_many_styles_and_rarely_touches_the_border(digit):
     pictures = [draw(DIGITS[digit], random) for random in np.random.default_rng(0).spawn(40)]
     assert len({picture.tobytes() for picture in pictures}) == 40
     at_the_border = [picture[[0, -1]].any() or picture[:, [0, -1]].any() for picture in pictures]

@@ -44,6 +44,8 @@ def test_card_describes_what_the_training_adds():
     text = model_card(chosen, METRICS, SHA256, MACHINE)
     names = " and ".join(f"{source.name} ({source.license})" for source in chosen.data.handwriting)
     assert f"{chosen.recipe.handwriting_fraction:.0%} of the digits in each batch: {names}." in text
+    drawn = f"make up {chosen.recipe.drawn_digit_fraction:.0%} of the digits in each batch."
+    assert f"several countries {drawn}" in text
     assert "Each batch also contains letters" in text
     assert "distorts the images" in text
 
