@@ -147,7 +147,7 @@ def slice_params(params: Params) -> None:
     params["data"]["drawn_digits"]["training"] = 60
     params["data"]["non_digits"].update(training=60, testing=40)
     params["data"]["handwriting"] = params["data"]["handwriting"][:1]
-    params["network"]["cnn"]["filters"] = [16, 32, 32, 64]
+    params["network"]["cnn"]["filters"] = [16, 32, 64, 128]
     params["train"].update(epochs=3, validation_size=200)
     params["train"]["cnn"].update(batch_size=50, ema_decay=0.95)
     params["train"]["cnn"]["photometric"]["fraction"] = 0.0  # its graph takes seconds to build
