@@ -32,8 +32,6 @@ BASE ?= HEAD
 
 # One test process for each core.
 PYTEST := pytest --numprocesses=logical --dist=worksteal
-# Slow tests wait most of the time, so two processes share a core.
-SLOW_PROCESSES = $(shell expr 2 \* $$(getconf _NPROCESSORS_ONLN))
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,7 +55,7 @@ test: $(INSTALLED)$(ALL) ## Run all tests except the slow ones
 	$(PYTEST) -m "not slow"
 
 test-all: test ## Run all tests
-	$(PYTEST) -m slow --numprocesses=$(SLOW_PROCESSES)
+	$(PYTEST) -m slow
 
 bench: $(INSTALLED)$(ALL) ## Compare the service with other servers (needs wrk)
 	python -m tests.benchmarks.serving
