@@ -27,10 +27,9 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
+from stages.__main__ import STAGES
 from tests.conftest import ENVIRONMENT, Repository, make_repository
 
-STAGES = ["download", "png", "handwriting", "drawn_digits", "non_digits", "train", "evaluate",
-          "pictures", "export"]  # fmt: skip
 VICTIMS = ["stage", "dvc", "both"]
 TIMEOUT = 60  # seconds
 

@@ -37,7 +37,7 @@ def test_a_digit_has_many_styles_and_rarely_touches_the_border(digit):
     assert np.mean(at_the_border) < 0.1
 
 
-def test_upstrokes_of_ones_are_steeper_than_the_bar_of_a_seven():
+def test_upstrokes_of_ones_are_steep():
     for random in np.random.default_rng(0).spawn(200):
         line = drawn_digits._one(random)[0]
         (left, low), (right, high) = line[0], line[-2]
