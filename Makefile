@@ -54,8 +54,8 @@ check: lint ## Check style and types, and run the tests that need no pipeline ru
 test: $(INSTALLED)$(ALL) ## Run all tests except the slow ones
 	$(PYTEST) -m "not slow"
 
-test-all: test ## Run all tests
-	$(PYTEST) -m slow
+test-all: $(INSTALLED)$(ALL) ## Run all tests
+	$(PYTEST)
 
 bench: $(INSTALLED)$(ALL) ## Compare the service with other servers (needs wrk)
 	python -m tests.benchmarks.serving

@@ -51,7 +51,8 @@ def draw(digit: Shape, random: Random) -> np.ndarray:
     """
     narrowest = 0.85 if digit is _seven else 0.65  # a narrow 7 would be a 1
     width, slant = random.uniform(narrowest, 1.05), random.uniform(-0.15, 0.4)
-    matrix = np.array([[width, 0], [-slant, 1]])
+    # The width of the pen does not depend on the size, so a smaller digit is bolder.
+    matrix = random.uniform(0.6, 1) * np.array([[width, 0], [-slant, 1]])
     return drawings.distorted(
         drawings.draw(lambda own: [line @ matrix for line in digit(own)], random), random
     )

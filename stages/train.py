@@ -261,28 +261,32 @@ def _mix(
     Raises:
         StageError: The images do not fill a batch.
     """
-    labels = [training[1], handwriting[1], drawn_digits[1], np.full(len(non_digits), NO_LABEL)]
-    sizes = [*map(len, labels)]
-    fractions = [
-        recipe.handwriting_fraction,
-        recipe.drawn_digit_fraction,
-        recipe.non_digit_fraction,
+    added = [
+        (handwriting, recipe.handwriting_fraction),
+        (drawn_digits, recipe.drawn_digit_fraction),
+        ((non_digits, np.full(len(non_digits), NO_LABEL)), recipe.non_digit_fraction),
     ]
-    counts = [
-        round(recipe.batch_size * fraction) if size else 0
-        for size, fraction in zip(sizes[1:], fractions, strict=True)
+    shares = [
+        round(recipe.batch_size * fraction) if len(images) else 0 for (images, _), fraction in added
     ]
-    shares = [recipe.batch_size - counts[0] - counts[1], *counts]
-    steps = sizes[0] // max(shares[0], 1)  # steps in an epoch
-    if steps == 0 or shares[0] < 1:
+    share = recipe.batch_size - shares[0] - shares[1]  # the non-digits are in addition to a batch
+    if share < 1:
         raise StageError(
-            f"batch_size is {recipe.batch_size}, but there are {sizes[0]} images to train on, and "
-            f"a batch has {shares[0]} of them"
+            f"batch_size is {recipe.batch_size}, and handwriting_fraction and "
+            "drawn_digit_fraction leave no place in a batch for other images; lower them"
         )
+    sizes = [len(training[1]), *(len(images) for (images, _), _ in added)]
+    steps = sizes[0] // share  # steps in an epoch
+    if steps == 0:
+        raise StageError(
+            f"batch_size is {recipe.batch_size}, of which {share} are images to train on, but "
+            f"there are only {sizes[0]}; lower it"
+        )
+    images, labels = zip(training, *(split for split, _ in added), strict=True)
     return Mixture(
-        np.concatenate([training[0], handwriting[0], drawn_digits[0], non_digits]),
+        np.concatenate(images),
         np.concatenate(labels).astype(np.int32),
-        _order(sizes, shares, epochs * steps, seed),
+        _order(sizes, [share, *shares], epochs * steps, seed),
     )
 
 
@@ -327,6 +331,23 @@ def _distorted(images: tf.Tensor, recipe: params.Recipe, seed: tf.Tensor) -> tf.
         )
         images = tf.concat([first, images[changed:]], axis=0)
     return images
+
+
+def calibrate(average: keras.Model, validation: Split, recipe: params.Recipe, seed: int) -> None:
+    """Calibrate a network on distorted images, as `network.calibrate` describes.
+
+    Pictures that people send differ from MNIST's images about as much as distorted images do.
+
+    Args:
+        average: The network.
+        validation: Images that the training did not use, uint8 (N, 28, 28), and their labels.
+        recipe: The amounts of the distortion.
+        seed: The seed of the distortion.
+    """
+    images, labels = validation
+    step = -1  # the training uses the steps from 0 on
+    distorted = _distorted(tf.constant(images), recipe, tf.constant([seed, step], tf.int64))
+    network.calibrate(average, distorted.numpy(), labels)
 
 
 def _background_count(recipe: params.Recipe) -> int:
@@ -472,10 +493,7 @@ def _run(chosen: params.Params, strategy: tf.distribute.Strategy, machine: str) 
             live.next_step()
 
         average = run_training(after_epoch)
-        # The pictures that people send differ from MNIST's images as much as distorted ones.
-        seed = tf.constant([chosen.train.seed, -1], tf.int64)  # the training uses steps from 0 on
-        held_out = _distorted(tf.constant(images[cut:]), chosen.recipe, seed).numpy()
-        network.calibrate(average, held_out, labels[cut:])
+        calibrate(average, (images[cut:], labels[cut:]), chosen.recipe, chosen.train.seed)
         network.save(average, folder)
         (folder / determinism.MACHINE).write_text(f"{machine}\n")
     checkpoint.remove()

@@ -116,7 +116,7 @@ def of_train(folder: Path, chosen: Any, kind: str) -> Generator[tuple[str, str],
     import keras
 
     from stages.common import network
-    from stages.train import train
+    from stages.train import calibrate, train
     from tests.conftest import load_slice
 
     recipe = getattr(chosen.train, kind)
@@ -130,7 +130,7 @@ def of_train(folder: Path, chosen: Any, kind: str) -> Generator[tuple[str, str],
     yield f"train: {kind}, weights after {STEPS} steps", digest(*model.get_weights())
     yield f"train: {kind}, averaged weights", digest(*average.get_weights())
     yield f"train: {kind}, figures", digest(figures)
-    network.calibrate(average, *held_out)
+    calibrate(average, held_out, recipe, 1)
     (folder / kind).mkdir()
     network.save(average, folder / kind)
     yield f"train: {kind}, files of the calibrated network", digest(folder / kind)

@@ -33,7 +33,7 @@ PROJECT = Path(__file__).parent.parent
 FOLDERS = (PROJECT / name for name in ("stages", "service", "tests"))
 DOCUMENTS = [PROJECT / "README.md", *sorted(file for f in FOLDERS for file in f.rglob("*.md"))]
 ENGINES = ("LiteRT", "TensorFlow")
-FORMER = "network of version 0.2.0"  # the benchmarks have not been run with the present network
+FORMER = "network of version 0.2.0"  # the seeds have not been compared with the present network
 PRICE = 0.05  # dollars per core-hour, about what clouds charge
 OPTIONS = ["--verbosity=1", "-P", "-p", "from tests import docs"]
 
@@ -145,12 +145,12 @@ def results() -> None:
             [
                 "training",
                 f"{seconds:.0f} s, without a GPU",
-                f"{training.processor}, {FORMER}",
+                training.processor,
             ],
             [
                 "service",
                 f"{rate[1]:,.0f} requests/s over 8 connections",
-                f"{serving.processor}, {FORMER}",
+                serving.processor,
             ],
         ],
     )

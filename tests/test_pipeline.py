@@ -179,8 +179,11 @@ def test_model_below_the_minimum_accuracy_leaves_the_previous_one_in_place(scrat
     before = yaml.safe_load(lock(scratch))["stages"]["export"]
     scratch.edit_params(lambda params: params["export"]["min_accuracy"].update(cnn=1.0))
     output = scratch.run("dvc", "repro", status=None)
-    assert "below export.min_accuracy.cnn (1.0)" in output
+    [error] = [line for line in output.splitlines() if line.startswith("stages.export: ")]
+    assert error.startswith("stages.export: the test accuracy of 0.")
+    assert "below export.min_accuracy.cnn (1.0)" in error
     assert "Traceback" not in output
+    assert list((scratch.path / "data").glob(".*.partial")) == []
     assert yaml.safe_load(lock(scratch))["stages"]["export"] == before
     pin.copy(pin.read(scratch.path / "dvc.lock"), tmp_path / "copy")  # raises if it differs
 

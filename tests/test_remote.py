@@ -45,8 +45,8 @@ class SSH:
         """Run sshd. The kernel kills a session that writes a file of more than `max_kib` KiB."""
         limit = "" if max_kib is None else f"ulimit -f {2 * max_kib} && "  # blocks of 512 bytes
         command = [self.program, "-D", "-e", "-f", str(self.folder / "sshd_config")]
+        make_privilege_separation_directory()
         with (
-            privilege_separation_directory(),
             (self.folder / "log").open("w+") as log,
             subprocess.Popen(["sh", "-c", f'{limit}exec "$@"', "sh", *command], stderr=log) as sshd,
         ):
@@ -61,18 +61,13 @@ class SSH:
                 sshd.terminate()
 
 
-@contextmanager
-def privilege_separation_directory() -> Iterator[None]:
-    """Create the folder that sshd needs under root, as Debian's service does at its start."""
-    directory = Path("/run/sshd")
-    if os.geteuid() != 0 or directory.exists():
-        yield
-        return
-    directory.mkdir(mode=0o755)
-    try:
-        yield
-    finally:
-        directory.rmdir()
+def make_privilege_separation_directory() -> None:
+    """Make the folder that sshd needs under root, as Debian's service does at its start.
+
+    Tests in other processes may use the folder at the same time, so no test removes it.
+    """
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
 
 
 def is_open(port: int) -> bool:

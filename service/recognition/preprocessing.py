@@ -27,10 +27,11 @@ MIN_CONTRAST = 8  # of 255: the minimum mean contrast of the ink, after the pict
 # photographs of such digits, and 1.4 to 1.5 on a blurred photograph in uneven light.
 TWO_TONES = 2.2
 # Below this ratio between the areas of two tones, weighted by their widths, either may be the ink.
-# Measured: 0.2 to 4 times as much background as ink in bold digits that fill the picture, and at
-# least 9 times in 99 % of MNIST's images, which have a margin.
+# Measured: 0.2 to 4 times as much background as ink in bold digits that fill the picture (from the
+# 1st to the 90th percentile), and at least 9 times in 99 % of MNIST's images, which have a margin.
 SIMILAR_AREAS = 6
-# Of the other tone's largest width: the minimum of that of the tone at the corners, as background.
+# The tone at the corners is the background only if its largest width is at least this fraction of
+# the other tone's.
 MIN_WIDTH = 0.8
 MAX_PIECES = 40  # of ink in a picture of one digit: the dots of a dotted one; more are noise
 MIN_PIECE = 0.04  # of the area of the largest piece of ink; smaller pieces are dirt
@@ -46,7 +47,7 @@ TILT = 5  # pixels: how far a line may rise or fall over `MIN_LINE`, about 2 deg
 # 95 % of the border is black in MNIST's 70,000 images, and 55 % in Fashion-MNIST.
 DARK = bytes(range(16))
 MIN_DARK = 0.5  # of the pixels at the border
-DIM = bytes(range(200))  # gray levels below that of the ink: it has 254 in MNIST's 70,000 images
+DIM = bytes(range(200))  # the ink has lighter pixels: 254 in each of MNIST's 70,000 images
 # MNIST's digits have a longer side of 19 or 20 pixels, and their center of mass is at most 1 pixel
 # from the middle. Other data sets of this form fill the image (Fashion-MNIST) or have the middle of
 # the digit's box there (EMNIST). An image that is far from all of these is a drawing.

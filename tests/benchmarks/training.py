@@ -5,9 +5,9 @@
 
 Each recipe trains in its own process. After each epoch, the program measures the accuracy on the
 test split. The times include only the training, except for cnn and mlp, whose times also include
-these measurements. On two cores, cnn, keras and torch take two to four minutes each, and the others
-seconds. The program prints a table, and saves it if all recipes ran. It needs `data/idx`, so run
-`dvc repro download` first.
+these measurements. On two cores, cnn, keras and torch take two to eight minutes each, and the
+others seconds. The program prints a table, and saves it if all recipes ran. It needs the inputs of
+the stage `train`, so run `dvc repro` first.
 
 - cnn: the default run of params.yaml.
 - keras: the convnet of https://keras.io/examples/vision/mnist_convnet, with batches of 128, 15
@@ -27,7 +27,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from stages.common import idx, params, paths
+from stages.common import determinism, idx, params, paths
 from tests.benchmarks import tables
 
 MARKS = (0.99, 0.995)  # test accuracies whose times the table shows
@@ -52,13 +52,15 @@ def mlp() -> Iterator[Point]:
 
 
 def _run_of_project(kind: Literal["cnn", "mlp"], epochs: int) -> list[Point]:
+    loaded = params.load()
+    chosen = loaded.model_copy(update={"network": loaded.network.model_copy(update={"kind": kind})})
+    determinism.limit_instructions()
+    determinism.limit_threads(chosen.threads)
     import keras
 
     from stages import train
     from stages.common import network
 
-    loaded = params.load()
-    chosen = loaded.model_copy(update={"network": loaded.network.model_copy(update={"kind": kind})})
     images, labels = idx.load(paths.IDX, "training")
     cut = len(labels) - chosen.train.validation_size
     keras.utils.set_random_seed(chosen.train.seed)
@@ -78,6 +80,9 @@ def _run_of_project(kind: Literal["cnn", "mlp"], epochs: int) -> list[Point]:
         epochs,
         chosen.train.seed,
         after_epoch,
+        handwriting=train._handwriting(chosen),
+        drawn_digits=idx.load(paths.DRAWN_DIGITS, "training"),
+        non_digits=idx.load(paths.NON_DIGITS, "training")[0],
     )
     return points
 

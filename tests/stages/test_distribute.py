@@ -14,7 +14,7 @@ import yaml
 from stages.commands.workers import free_addresses
 from stages.common import checkpoint, distribute
 from stages.common.runner import StageError
-from tests.conftest import ENVIRONMENT, make_repository
+from tests.conftest import ENVIRONMENT
 
 TIMEOUT = 120  # seconds; TensorFlow reports a lost worker after at most 10 s
 
@@ -123,12 +123,12 @@ def test_the_weights_do_not_depend_on_the_number_of_workers(weights, name):
 
 
 @pytest.fixture(scope="module")
-def distributed(tmp_path_factory):
+def distributed(repository, tmp_path_factory):
     """Return a repository whose training is short and runs on several workers."""
-    repository = make_repository(tmp_path_factory.mktemp("distributed"))
-    repository.edit_params(lambda params: params["train"].update(strategy="multi_worker", epochs=4))
-    repository.run("dvc", "repro", "download")
-    return repository
+    copy = repository.clone(tmp_path_factory.mktemp("distributed") / "repository")
+    copy.edit_params(lambda params: params["train"].update(strategy="multi_worker", epochs=4))
+    copy.edit_params(lambda params: params["network"]["cnn"].update(filters=[4, 4, 4, 4]))
+    return copy
 
 
 def recorded(repository):

@@ -1,8 +1,11 @@
 import sys
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
+from stages import export
+from stages.common.runner import StageError
 from tests.c_api import Graph
 
 
@@ -80,18 +83,13 @@ def test_exports_contain_no_empty_folder_and_no_fingerprint(repository):
         assert not (folder / "fingerprint.pb").exists()
 
 
-def test_model_below_the_minimum_accuracy_is_not_exported(scratch):
-    before = files(scratch.path / "data/model")
-    scratch.edit_params(lambda params: params["export"]["min_accuracy"].update(cnn=1.0))
-    output = scratch.run(sys.executable, "-m", "stages", "export", status=1)
-    assert output.startswith("stages.export: the test accuracy of 0.")
-    assert "below export.min_accuracy.cnn (1.0)" in output
-    assert output.count("\n") == 1
-    assert files(scratch.path / "data/model") == before
-    assert sorted(path.name for path in (scratch.path / "data").glob(".*.partial")) == []
+def check(repository, predictions):
+    """Compare the exports of a repository with `predictions`, a file."""
+    data = repository.path / "data"
+    return export.check(data / "model", data / "mnistmodel", data / "png/testing", predictions)
 
 
-def test_export_rejects_labels_that_differ_from_evaluate(scratch, predictions):
+def test_an_export_whose_labels_differ_from_evaluate_leaves_the_previous_one(scratch, predictions):
     before = files(scratch.path / "data/model")
     table = scratch.path / "data/evaluation/predictions.csv"
     lines = table.read_text().splitlines()
@@ -103,18 +101,17 @@ def test_export_rejects_labels_that_differ_from_evaluate(scratch, predictions):
     assert files(scratch.path / "data/model") == before
 
 
-def test_export_rejects_probabilities_of_litert_that_differ(scratch):
-    before = files(scratch.path / "data/model")
-    module = scratch.path / "stages/export.py"
-    module.write_text(module.read_text().replace("TOLERANCE = 1e-3", "TOLERANCE = -1.0"))
-    output = scratch.run(sys.executable, "-m", "stages", "export", status=1)
-    assert "assets.extra/model.tflite differs from TensorFlow by" in output
-    assert "; the limit is -1.0\n" in output
-    assert files(scratch.path / "data/model") == before
+def test_probabilities_of_litert_that_differ_are_an_error(repository, monkeypatch):
+    predictions = repository.path / "data/evaluation/predictions.csv"
+    assert check(repository, predictions) == 500
+    monkeypatch.setattr(export, "TOLERANCE", -1.0)
+    with pytest.raises(StageError, match=r"model.tflite differs from .*; the limit is -1.0$"):
+        check(repository, predictions)
 
 
-def test_export_reports_a_missing_png_file(scratch, testing):
-    missing = f"data/png/testing/{testing[1][7]}/7.png"
-    (scratch.path / missing).unlink()
-    output = scratch.run(sys.executable, "-m", "stages", "export", status=1)
-    assert output == f"stages.export: {missing} is missing; run `dvc repro png`\n"
+def test_a_missing_png_file_is_an_error(repository, testing, tmp_path):
+    lines = (repository.path / "data/evaluation/predictions.csv").read_text().splitlines()
+    (tmp_path / "predictions.csv").write_text("\n".join([*lines, lines[1]]))
+    label, _ = lines[1].split(",")
+    with pytest.raises(StageError, match=f"{label}/500.png is missing; run `dvc repro png`"):
+        check(repository, tmp_path / "predictions.csv")

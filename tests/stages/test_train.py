@@ -53,8 +53,15 @@ def test_images_that_do_not_fill_a_batch_are_left_out(chosen, testing):
 
 
 def test_too_few_images_for_a_batch_are_an_error(chosen, testing):
-    with pytest.raises(StageError, match="batch_size is 20, but there are 19 images"):
+    with pytest.raises(StageError, match=r"batch_size is 20, .* there are only 19; lower it"):
         fit(chosen, "mlp", digits(testing, 19))
+
+
+def test_batch_without_a_place_for_the_images_of_the_split_is_an_error(chosen, testing):
+    split = digits(testing, 20)
+    recipe = chosen.train.cnn.model_copy(update={"batch_size": 2, "handwriting_fraction": 0.9})
+    with pytest.raises(StageError, match="handwriting_fraction and drawn_digit_fraction leave no"):
+        _mix(split, split, idx.NONE, idx.NONE[0], recipe, 1, 1)
 
 
 def test_loss_that_is_not_finite_ends_the_run(chosen, testing):
