@@ -18,6 +18,7 @@ from service.recognition import engines
 from stages.common import network, paths
 from tests.benchmarks import tables
 
+NAMES = {"litert": "LiteRT", "tensorflow": "TensorFlow"}  # as in the other tables
 ROUNDS = {1: 500, 256: 20}  # number of measurements for each batch size
 COLUMNS = {"engine": ""} | {f"µs per image, batch {batch}": ".0f" for batch in ROUNDS}
 
@@ -37,8 +38,8 @@ def main() -> None:
     model = network.load(paths.NETWORK)
     print(f"{model.count_params():,} parameters, {network.multiply_adds(model):,} multiply-adds")
     rows: list[tables.Row] = []
-    for name in engines.ENGINES:
-        engine = engines.load(paths.MODEL, name)
+    for kind, name in NAMES.items():
+        engine = engines.load(paths.MODEL, kind)
         medians = [median(engine, *sizes) for sizes in ROUNDS.items()]
         rows.append(dict(zip(COLUMNS, [name, *medians], strict=True)))
     table = tables.Table(COLUMNS, rows)
