@@ -31,10 +31,11 @@ from service import metrics, supervisor
 from service.api.limits import REFUSAL
 from service.server import Answer, Server
 
-CONNECTIONS = 16384  # most open connections of a worker
-BACKLOG = 2048  # most connections that wait until a worker accepts them
-HEADERS = 100  # most header fields of a request
-HEAD = 1 << 16  # most bytes of a request's head, and most bytes of framing between body bytes
+CONNECTIONS = 16384  # the maximum number of open connections of a worker
+BACKLOG = 2048  # the maximum number of connections that wait until a worker accepts them
+HEADERS = 100  # the maximum number of header fields of a request
+# The maximum number of bytes of a request's head, and of framing between the bytes of its body.
+HEAD = 1 << 16
 
 BASE: WSGIEnvironment = {
     "REQUEST_METHOD": "-",  # the access log shows "-" for a head that was not parsed

@@ -147,8 +147,8 @@ def _fetch(source: str | Path, rev: str | None, folder: Path, allow_md5_only: bo
 def _clone(source: str | Path, rev: str | None, target: Path) -> Path:
     """Clone a git repository, and check out a revision.
 
-    DVC can clone a repository itself, but it leaves the clone and its cache in the temporary
-    directory.
+    DVC can clone a repository itself, but as of DVC 3.67, it leaves the clone and its cache in the
+    temporary folder.
 
     Args:
         source: The URL or the path of the repository.
@@ -166,7 +166,7 @@ def _clone(source: str | Path, rev: str | None, target: Path) -> Path:
     if rev is not None:
         with _explained(f"{source} has no revision {rev}", "choose a branch, a tag or a commit"):
             _git("-C", str(target), "checkout", "--quiet", rev, "--")
-    # By default, DVC keeps its index of each repository in /var/tmp.
+    # By default, DVC 3.67 keeps its index of each repository in /var/tmp.
     settings = target / ".dvc/config.local"
     settings.parent.mkdir(exist_ok=True)
     settings.write_text(f"[core]\nsite_cache_dir = {target / '.dvc/tmp'}\n")

@@ -105,7 +105,9 @@ class Watcher(Thread):
                 try:
                     self._update(woken)
                 except Exception:
-                    logger.exception("The check for a new artifact failed; still serving the old")
+                    logger.exception(
+                        "The check for a new artifact failed; still serving the old one"
+                    )
             before = now
 
     def _update(self, woken: bool) -> None:
@@ -116,7 +118,7 @@ class Watcher(Thread):
             if (version, pinned.sha256) == (self.served.version, self.served.sha256):
                 publish(self._private, [self.served])
                 if woken:
-                    as_before = f"as before: {self._lock} pins no other"
+                    as_before = f"as before: {self._lock} pins the same artifact"
                     print(f"Serving {pin.ARTIFACT} {version} {as_before}", flush=True)
                 return
             publish(self._private, [ModelStatus(version, "LOADING"), self.served])

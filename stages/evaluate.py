@@ -32,7 +32,7 @@ from stages.common.runner import StageError, atomic_directory
 METRICS, PREDICTIONS, MISTAKES = "metrics.json", "predictions.csv", "mistakes.png"
 RELIABILITY, ROBUSTNESS = "reliability.csv", "robustness.csv"
 HANDWRITING_MISTAKES = "handwriting_mistakes.png"
-UNSURE = 0.5  # a confidence below it means that the picture is probably not a digit
+UNSURE = 0.5  # metrics.json counts the images whose confidence is below this
 
 GALLERY = (8, 4)  # the largest number of columns and rows
 ZOOM = 4  # scale of the images
@@ -106,7 +106,7 @@ def on_handwriting(
 
 
 def unsure(probabilities: np.ndarray) -> float:
-    """Return the fraction of images that are probably not digits, by `UNSURE`.
+    """Return the fraction of images whose confidence is below `UNSURE`.
 
     Args:
         probabilities: The probability of each label, float32 (N, 10).

@@ -107,7 +107,7 @@ def _convert(saved_model: Path, file: Path) -> None:
     """Convert `serving_default` to a LiteRT flatbuffer in float32."""
     loaded = tf.saved_model.load(str(saved_model))
     function = loaded.signatures[engines.SIGNATURE]
-    # With `from_saved_model`, the converted network returns NaN.
+    # As of TensorFlow 2.21, the network that `from_saved_model` converts returns NaN.
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], loaded)
     flatbuffer = converter.convert()
     file.parent.mkdir()

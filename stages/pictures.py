@@ -11,7 +11,7 @@ images in several variations, decodes each picture with the code of the service,
 - examples.png: one picture of each variation, above the image that the network receives
 
 The authors tuned `service.recognition.preprocessing` on variations like those in `TUNED`, drawn
-from validation images. They added those in `HELD_OUT` afterwards, without further tuning.
+from validation images. They added those in `HELD_OUT` later, without further tuning.
 """
 
 import csv
@@ -211,8 +211,8 @@ def _ruled(picture: Picture, random: Random) -> bytes:
     return _photo(page + random.normal(0, 3, page.shape))
 
 
-def _squared(picture: Picture, random: Random) -> bytes:
-    """Draw a digit on squared paper."""
+def _graph_paper(picture: Picture, random: Random) -> bytes:
+    """Draw a digit on graph paper."""
     page = _on_page(picture, random, (300, 300), 200, paper=240, pen=40)
     for lines in (page, page.T):
         first = random.integers(0, 30)
@@ -289,8 +289,8 @@ TUNED: dict[str, Variation] = {
     "20 pixels": partial(_resized, 20),
     "100 pixels": partial(_resized, 100),
     "1000 pixels": partial(_resized, 1000),
-    "off-centre": _off_center,
-    "small, off-centre": _small_off_center,
+    "off-center": _off_center,
+    "small, off-center": _small_off_center,
     "shadow and noise": _in_shadow,
     "transparent, white ink": partial(_transparent, 255),
     "transparent, black ink": partial(_transparent, 0),
@@ -302,7 +302,7 @@ TUNED: dict[str, Variation] = {
     "hard shadow": _half_in_shadow,
     "in a box": _in_a_box,
     "ruled paper": _ruled,
-    "squared paper": _squared,
+    "graph paper": _graph_paper,
     "edge of the sheet": _edge_of_the_sheet,
     "dotted": _dotted,
     "one-pixel pen": _one_pixel_pen,
@@ -347,12 +347,12 @@ def accuracy(
         labels: The true labels, uint8 (N,).
     """
     with ThreadPoolExecutor() as threads:
-        decoded = np.stack(list(threads.map(seen_of, contents)))
+        decoded = np.stack(list(threads.map(preprocessed, contents)))
     correct = probabilities(decoded).argmax(1) == labels
     return float((correct & decoded.any((1, 2))).mean())
 
 
-def seen_of(content: bytes) -> np.ndarray:
+def preprocessed(content: bytes) -> np.ndarray:
     """Decode a picture file with the code of the service, as the network sees it.
 
     Returns:
@@ -383,7 +383,9 @@ def examples(contents: dict[str, bytes]) -> Picture:
         draw.rectangle((left, top + 16, left + TILE, top + 16 + TILE), fill="#8ab")
         mask = picture.getchannel("A") if picture.mode == "RGBA" else None
         sheet.paste(picture, (left, top + 16), mask)
-        image = Image.fromarray(seen_of(content)).resize((TILE, TILE), Image.Resampling.NEAREST)
+        image = Image.fromarray(preprocessed(content)).resize(
+            (TILE, TILE), Image.Resampling.NEAREST
+        )
         sheet.paste(image, (left, top + 18 + TILE))
         draw.text((left, top), name, "black", font)
     return sheet

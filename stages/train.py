@@ -96,7 +96,8 @@ def train(
     batch = recipe.batch_size
     mixture = _mix(training, handwriting, drawn_digits, non_digits, recipe, epochs, seed)
     steps = len(mixture.order) // epochs  # steps in an epoch
-    # TensorFlow's graph optimizer would replace x / sqrt(y) by x * rsqrt(y), an approximation.
+    # As of TensorFlow 2.21, the graph optimizer would replace x / sqrt(y) by x * rsqrt(y), which
+    # processors approximate.
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
     strategy = model.distribute_strategy
     replicas = strategy.num_replicas_in_sync

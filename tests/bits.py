@@ -71,10 +71,10 @@ def hashes() -> Iterator[tuple[str, str]]:
         yield from of_drawn_digits(chosen)
         yield from of_non_digits(chosen, images)
         for kind in ("mlp", "cnn"):
-            network = yield from of_train(folder, chosen, kind)
-        yield from of_evaluate(folder, network, images, labels, chosen.data.classes)
+            trained = yield from of_train(folder, chosen, kind)
+        yield from of_evaluate(folder, trained, images, labels, chosen.data.classes)
         yield from of_pictures(folder, images[:DRAWN], labels[:DRAWN])
-        yield from of_export(folder, network)
+        yield from of_export(folder, trained)
 
 
 def of_handwriting(chosen: Any) -> Iterator[tuple[str, str]]:
@@ -165,7 +165,7 @@ def of_pictures(folder: Path, images: Any, labels: Any) -> Iterator[tuple[str, s
     }
     files = [file for drawn in contents.values() for file in drawn]
     yield "pictures: the files", digest(*files)
-    yield "pictures: the images", digest(*map(pictures.seen_of, files))
+    yield "pictures: the images", digest(*map(pictures.preprocessed, files))
     picture = folder / "examples.png"
     pictures.examples({name: drawn[0] for name, drawn in contents.items()}).save(picture)
     yield "pictures: examples.png", digest(picture)

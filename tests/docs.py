@@ -33,7 +33,6 @@ PROJECT = Path(__file__).parent.parent
 FOLDERS = (PROJECT / name for name in ("stages", "service", "tests"))
 DOCUMENTS = [PROJECT / "README.md", *sorted(file for f in FOLDERS for file in f.rglob("*.md"))]
 ENGINES = ("LiteRT", "TensorFlow")
-FORMER = "network of version 0.2.0"  # `seeds` and `training` have not run with the present network
 PRICE = 0.05  # dollars per core-hour, about what clouds charge
 OPTIONS = ["--verbosity=1", "-P", "-p", "from tests import docs"]
 
@@ -61,7 +60,7 @@ def graph() -> None:
 
 
 def stages() -> None:
-    """What each stage does and writes."""
+    """Print what each stage does and writes."""
     found = yaml.safe_load((PROJECT / "dvc.yaml").read_text())["stages"]
     rows = []
     for name, stage in found.items():
@@ -72,14 +71,14 @@ def stages() -> None:
 
 
 def parameters() -> None:
-    """Each key of params.yaml that has a comment, with its value and the comment."""
+    """Print each key of params.yaml that has a comment, with its value and the comment."""
     rows: list[list[str]] = []
     path: list[str] = []
     comment: list[str] = []
     for line in (PROJECT / "params.yaml").read_text().splitlines():
         key = re.fullmatch(r"( *)([\w-]+):(?: +(.*?))??(?: *# (.*))?", line)
-        if said := re.fullmatch(r" *# (.*)", line):
-            comment.append(said[1])
+        if commented := re.fullmatch(r" *# (.*)", line):
+            comment.append(commented[1])
         elif key:
             indent, name, value, after = key.groups()
             path = [*path[: len(indent) // 2], name]
@@ -109,8 +108,8 @@ def machines() -> None:
 
 
 def results() -> None:
-    """How good and how fast: the table of the front page."""
-    metrics = _json("data/evaluation/metrics.json")
+    """Print the table of the front page: how good the model is, and how fast."""
+    figures = _json("data/evaluation/metrics.json")
     images = f"{len(_predictions()):,} test images"
     seeds = {str(row["experiment"]): row for row in _rows("seeds", "experiments")}
     training, serving = tables.load("training"), tables.load("serving")
@@ -122,33 +121,33 @@ def results() -> None:
         [
             [
                 "accuracy on the test split",
-                f"**{metrics['accuracy']:.2%}** ({metrics['errors']} errors)",
+                f"**{figures['accuracy']:.2%}** ({figures['errors']} errors)",
                 images,
             ],
             [
                 "the same over seeds, mean ± standard deviation",
                 f"{_number(seeds['mean']['accuracy']):.2%} ± "
                 f"{_number(seeds['standard deviation']['accuracy']):.2%}",
-                f"{len(seeds) - 2} seeds, {FORMER}",
+                f"{len(seeds) - 2} seeds",
             ],
             [
                 "expected calibration error",
-                f"{metrics['expected_calibration_error']:.2%}",
+                f"{figures['expected_calibration_error']:.2%}",
                 images,
             ],
             [
                 "network",
-                f"{metrics['parameters']:,} parameters, "
-                f"{metrics['multiply_adds'] / 1e6:.1f} million multiply-adds per image",
+                f"{figures['parameters']:,} parameters, "
+                f"{figures['multiply_adds'] / 1e6:.1f} million multiply-adds per image",
                 "",
             ],
             [
                 "training",
                 f"{seconds:.0f} s, without a GPU",
-                f"{training.processor}, {FORMER}",
+                training.processor,
             ],
             [
-                "service",
+                "service, LiteRT",
                 f"{rate[1]:,.0f} requests/s over 8 connections",
                 serving.processor,
             ],
@@ -173,17 +172,17 @@ def seeds() -> None:
 
 def robustness() -> None:
     """Accuracy without rejected labels and on corrupted images."""
-    metrics = _json("data/evaluation/metrics.json")
+    figures = _json("data/evaluation/metrics.json")
     rows = [
-        ["as published", f"{metrics['accuracy']:.2%}"],
+        ["as published", f"{figures['accuracy']:.2%}"],
         [
             "without images whose published label most reviewers reject",
-            f"{metrics['accuracy_without_rejected_labels']:.2%}",
+            f"{figures['accuracy_without_rejected_labels']:.2%}",
         ],
-        ["mean over the corruptions below", f"{metrics['robustness_mean']:.2%}"],
+        ["mean over the corruptions below", f"{figures['robustness_mean']:.2%}"],
         *(
             [name.replace("_", " "), f"{accuracy:.2%}"]
-            for name, accuracy in metrics["robustness"].items()
+            for name, accuracy in figures["robustness"].items()
         ),
     ]
     _table(["test images", "accuracy"], rows)
@@ -191,8 +190,8 @@ def robustness() -> None:
 
 def robustness_calibration() -> None:
     """Expected calibration error on corrupted images."""
-    metrics = _json("data/evaluation/metrics.json")
-    usual, corrupted = (metrics[f"{name}_calibration_error"] for name in ("expected", "robustness"))
+    figures = _json("data/evaluation/metrics.json")
+    usual, corrupted = (figures[f"{name}_calibration_error"] for name in ("expected", "robustness"))
     _sentences(
         f"The expected calibration error is {usual:.2%} on the test images, and {corrupted:.2%} on",
         "average under a corruption.",
@@ -206,14 +205,14 @@ def handwriting() -> None:
     _table(
         ["source", "license", "accuracy", "expected calibration error", "confidence below 50%"],
         [
-            [name, license, *(f"{found[name][key]:.2%}" for key in found[name])]
-            for name, license in ((source["name"], source["license"]) for source in sources)
+            [name, terms, *(f"{found[name][key]:.2%}" for key in found[name])]
+            for name, terms in ((source["name"], source["license"]) for source in sources)
         ],
     )
 
 
 def non_digits() -> None:
-    """How often the network says that an image is not a digit."""
+    """Print how often the network reports that an image is not a digit."""
     found = _json("data/evaluation/metrics.json")["unsure"]
     _sentences(
         f"The confidence is below 50% on {found['non_digits']:.1%} of the letters, shapes,",
@@ -223,7 +222,7 @@ def non_digits() -> None:
 
 
 def mistakes() -> None:
-    """How many errors are on images whose label is rejected."""
+    """Print how many errors are on images whose label is rejected."""
     params = yaml.safe_load((PROJECT / "params.yaml").read_text())
     rejected = params["evaluate"]["rejected_labels"]
     rows = enumerate(_predictions())
@@ -235,7 +234,7 @@ def mistakes() -> None:
 
 
 def pictures() -> None:
-    """Accuracy on pictures as people send them."""
+    """Print the accuracy on pictures as people send them."""
     kinds = {
         "plain": "28 x 28 PNG files",
         "tuned": "used for tuning",
@@ -304,7 +303,7 @@ def routes() -> None:
 
 
 def long_requests_rule() -> None:
-    """When the service treats a request as long."""
+    """Print when the service treats a request as long."""
     from service.api import limits
 
     _sentences(
@@ -315,7 +314,7 @@ def long_requests_rule() -> None:
 
 
 def fixed_limits() -> None:
-    """The limits that no option changes."""
+    """Print the limits that no option changes."""
     from service import connections
     from service.api import limits
 
@@ -327,8 +326,8 @@ def fixed_limits() -> None:
     )
 
 
-def metrics() -> None:
-    """Each metric of the service."""
+def service_metrics() -> None:
+    """Print each metric of the service."""
     from service import metrics
 
     described = [
@@ -377,7 +376,7 @@ def billion() -> None:
     result = tables.load("bulk")
     row = max(result.tables["programs"].rows, key=lambda row: _number(row["pictures"]))
     cores = int(result.processor.split()[0])
-    seconds = 1e9 * cores / _number(row["pictures/s after the start"])  # of one core
+    seconds = 1e9 * cores / _number(row["pictures/s without start-up"])  # of one core
     hours = seconds / 3600
     pngs = yaml.safe_load((PROJECT / "dvc.lock").read_text())["stages"]["png"]["outs"][0]
     tb = pngs["size"] / pngs["nfiles"] / 1e3

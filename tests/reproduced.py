@@ -3,8 +3,9 @@
     python -m tests.reproduced
 
 On a machine of the class that wrote dvc.lock, no tracked file may have changed. A machine of
-another class makes another network; its metrics must be close to the committed ones. So may a
-processor with AVX-512, until the bits have been compared on one (see `tests.bits`).
+another class makes another network; its metrics must be close to the committed ones. A processor
+with AVX-512 may also make another network, until the bits have been compared on one (see
+`tests.bits`).
 """
 
 import json

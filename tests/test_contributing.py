@@ -1,6 +1,7 @@
-"""The guide for contributors: what it names is there."""
+"""Everything that the guide for contributors names exists."""
 
 import re
+import subprocess
 
 import pytest
 
@@ -31,6 +32,21 @@ def test_the_tree_names_every_folder_of_code():
         file for top in ("service", "stages", "tests") for file in (PROJECT / top).rglob("*.py")
     ]
     assert {f"{file.parent.relative_to(PROJECT)}/" for file in code} <= set(paths())
+
+
+def test_the_tree_names_every_folder_of_data():
+    tracked = subprocess.run(
+        ["git", "ls-files", "data", "tests"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    folders = {
+        "/".join(file.split("/")[:2]) + "/" for file in tracked.split() if file.count("/") > 1
+    }
+    outputs = {f"{path}/" for path in ("data/evaluation", "data/pictures", "data/training")}
+    assert folders - outputs <= set(paths())
 
 
 def test_every_command_is_a_target_of_the_makefile():

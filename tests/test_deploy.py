@@ -13,7 +13,7 @@ import requests
 from tests.conftest import PROJECT, program, running_server
 
 UNIT = PROJECT / "service/mnist.service"
-MOST_EXPOSURE = 10  # tenths; systemd rates a unit below 20 as safe
+MAX_EXPOSURE = 10  # tenths; systemd rates a unit below 20 as safe
 
 # All file systems are read-only except for an empty one at TMPDIR. /proc shows only the user's own
 # processes. The user is nobody, who can gain no privileges. The only capability is to read any
@@ -67,7 +67,7 @@ def systemd_analyze():
 
 
 def test_systemd_rates_the_exposure_as_low(systemd_analyze):
-    done = systemd_analyze("security", "--offline=yes", f"--threshold={MOST_EXPOSURE}", UNIT)
+    done = systemd_analyze("security", "--offline=yes", f"--threshold={MAX_EXPOSURE}", UNIT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

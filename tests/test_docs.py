@@ -51,7 +51,7 @@ def targets() -> set[str]:
 
 
 def test_the_generated_parts_are_fresh(tmp_path):
-    """Where the figures are of a run that is not committed, the commit has to be consistent."""
+    """If the working tree has figures of an uncommitted run, the test checks the commit instead."""
     folder = PROJECT
     figures = ["git", "diff", "--quiet", "HEAD", "--", "data", "dvc.lock"]
     if subprocess.run(figures, cwd=PROJECT, check=False).returncode:

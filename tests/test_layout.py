@@ -1,4 +1,4 @@
-"""Where modules are, what they may import, and where their tests are."""
+"""Check the layout: the imports between modules, their names, and their test files."""
 
 import ast
 import builtins
@@ -10,7 +10,7 @@ from tests.conftest import PROJECT
 
 MODULES = {
     ".".join(file.relative_to(PROJECT).with_suffix("").parts): file
-    for folder in ("service", "stages")
+    for folder in ("service", "stages", "tests")
     for file in (PROJECT / folder).rglob("*.py")
 }
 STAGES = {name for name in MODULES if name.count(".") == 1 and name.startswith("stages.")}

@@ -156,7 +156,7 @@ def test_each_engine_recognizes_any_number_of_images(artifact, testing, engine):
     ("content", "kind", "reason"),
     [
         (b"text", ImageError, "The file is not an image"),
-        (b"", ImageError, "The image is empty"),
+        (b"", ImageError, "The picture is empty"),
         (BLANK, NoInkError, "No digit was found"),
     ],
 )

@@ -45,4 +45,4 @@ def _readings(row: np.ndarray) -> str:
 
 def _reading(label: int, row: np.ndarray) -> str:
     # Rounded down, so that the percentage never appears to reach the required confidence.
-    return f"{'an' if label == 8 else 'a'} {label} ({int(100 * row[label])} %)"
+    return f"{'an' if label == 8 else 'a'} {label} ({int(100 * row[label])}%)"

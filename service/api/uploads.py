@@ -111,7 +111,7 @@ def about_picture(sentence: str, number: int, names: Sequence[str | None]) -> st
     if len(names) == 1:
         return sentence
     name = f" ({names[number]})" if names[number] is not None else ""
-    return f"Image {number + 1}{name}: {sentence}"
+    return f"Picture {number + 1}{name}: {sentence}"
 
 
 def from_array(pixels: np.ndarray) -> np.ndarray:

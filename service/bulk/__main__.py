@@ -61,8 +61,8 @@ def _options() -> argparse.Namespace:
         "--part-size",
         type=int,
         default=PART_SIZE,
-        help="most pictures in a part; a part is one Parquet file, and the job makes it again if "
-        "its process or node dies",
+        help="maximum number of pictures in a part; a part is one Parquet file, and the job makes "
+        "it again if its process or node dies",
     )
     parser.add_argument(
         "--column",
@@ -130,7 +130,7 @@ def _run(options: argparse.Namespace, results: pool.Results, start: float) -> No
     job.clear()
     print(
         f"{rows:,} pictures, {errors:,} of them with an error, in {time.monotonic() - start:.1f} s "
-        f"({rate:,.0f} a second after the start), by "
+        f"({rate:,.0f} per second without the start-up), by "
         f"{pin.describe(pinned.version, pinned.sha256)}"
     )
 
@@ -172,7 +172,7 @@ def _report_progress(results: "Iterator[Result]", done: int, left: int) -> tuple
             rows += result.rows
             errors += result.errors
             rate = rows / (now - began)
-            bar.set_postfix_str(f"{rows:,} pictures, {rate:,.0f} a second, {errors:,} errors")
+            bar.set_postfix_str(f"{rows:,} pictures, {rate:,.0f} per second, {errors:,} errors")
             bar.update()
     return rows, errors, rate
 

@@ -18,9 +18,9 @@ from service.bulk.job import Job, Result, Task
 from service.bulk.pool import Process, Results
 from service.recognition.quiet import hidden_standard_error
 
-# Most tasks of Ray: each costs the driver some kilobytes and milliseconds. If a job has more parts,
-# a task makes several of them.
-MOST_TASKS = 10_000
+# The maximum number of tasks of Ray. Each costs the driver some kilobytes and milliseconds. If a
+# job has more parts, a task makes several of them.
+MAX_TASKS = 10_000
 IN_FLIGHT = 8  # queued tasks per actor; without a queue, an actor idles between tasks
 CONNECT_TIMEOUT = 10  # seconds
 
@@ -29,8 +29,8 @@ class Actor:
     """A Ray Data actor on one core. Like the pool, it makes parts in a separate process."""
 
     def __init__(self, job: Job, artifact: dict[str, bytes]) -> None:
-        # Otherwise multiprocessing would import Ray's main module in the new process, which takes a
-        # second and 70 MiB.
+        # Otherwise multiprocessing would import the main module of Ray (as of version 2.60) in the
+        # new process, which takes a second and 70 MiB.
         sys.modules["__main__"].__file__ = None
         self._process = Process()
         self._process.set_up(job, artifact)
@@ -80,7 +80,7 @@ def connect(address: str) -> Iterator[Results]:
             )
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise BulkError(f"Cannot connect to Ray at {address}: {reason}") from error
+        raise BulkError(f"cannot connect to Ray at {address}: {reason}") from error
     stopped = Event()
 
     def stop(*_: object) -> None:
@@ -118,8 +118,8 @@ def _rows(job: Job, artifact: dict[str, bytes], tasks: Iterable[Task]) -> Iterat
     ray.data.DataContext.get_current().enable_progress_bars = False
     items = [task._asdict() for task in tasks]
     cores = int(ray.cluster_resources().get("CPU", 1))
-    # For from_arrow, Ray would start more processes than for all other work.
-    blocks = ray.data.from_items(items, override_num_blocks=min(len(items), MOST_TASKS))
+    # For from_arrow, Ray 2.60 would start more processes than for all other work.
+    blocks = ray.data.from_items(items, override_num_blocks=min(len(items), MAX_TASKS))
     rows = blocks.map_batches(
         Actor,
         batch_size=None,

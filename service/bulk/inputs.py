@@ -19,7 +19,7 @@ from pyarrow.fs import FileType
 from service.bulk import BulkError, storage
 from service.recognition.images import ImageError
 
-MAX_BYTES = 16 << 20  # most bytes of a picture, as in a request to the service
+MAX_BYTES = 16 << 20  # the maximum size of a picture in bytes, as in a request to the service
 TAR = re.compile(r"\.(tar|tar\.gz|tgz|tar\.bz2|tbz2|tar\.xz|txz)$", re.IGNORECASE)
 PARQUET = re.compile(r"\.parquet$", re.IGNORECASE)
 MAGIC = re.compile(r"[*?[]")
@@ -49,8 +49,8 @@ def parts(inputs: Sequence[str], size: int, least: int = 1) -> Iterator[Part]:
 
     Args:
         inputs: Absolute names of files and folders, or globs.
-        size: The most files in a part, and about the most rows of Parquet. A tar archive is one
-            part.
+        size: The maximum number of files in a part, and about that of rows of Parquet. A tar
+            archive is one part.
         least: The number of parts for few files, so that all cores have work.
 
     Yields:
@@ -78,7 +78,7 @@ def parts(inputs: Sequence[str], size: int, least: int = 1) -> Iterator[Part]:
         yield Part("files", files)
 
 
-def pictures(part: Part, column: str | None) -> Iterator[Picture]:
+def read_pictures(part: Part, column: str | None) -> Iterator[Picture]:
     """Read the pictures of a part, one at a time.
 
     Args:
@@ -231,7 +231,7 @@ def _read_tar(name: str) -> Iterator[Picture]:
             tarfile.open(fileobj=raw, mode="r|*", tarinfo=_Member) as archive,
         ):
             while (member := archive.next()) is not None:
-                # `tarfile` would keep every member in memory.
+                # As of Python 3.13, `tarfile` would keep every member in memory.
                 archive.members = []  # type: ignore[attr-defined]
                 hidden = os.path.basename(member.name).startswith(storage.HIDDEN)  # noqa: PTH119
                 if member.isfile() and not hidden:

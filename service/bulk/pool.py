@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 CONTEXT = multiprocessing.get_context("spawn")
 NO_PICTURE = -1  # the position of a worker that is not reading or decoding a picture
 SKIPPED_AFTER = 2  # deaths at a picture after which it becomes a row with an error
-MOST_DEATHS = 3  # in one part: most deaths at one picture, and most deaths without such a picture
+# The maximum number of deaths in one part, at one picture or without such a picture.
+MAX_DEATHS = 3
 
 Results = Callable[["Job", dict[str, bytes], Iterable["Task"]], Iterator["Result"]]
 
@@ -153,7 +154,7 @@ def _results(processes: list[Process], tasks: Iterator["Task"]) -> Iterator["Res
 def _should_give_up(deaths: Mapping[int, int]) -> bool:
     """Return whether skipping a picture cannot help, for example if the machine lacks memory."""
     unexplained = (n for at, n in deaths.items() if at == NO_PICTURE or n < SKIPPED_AFTER)
-    return sum(unexplained) > MOST_DEATHS or max(deaths.values()) > MOST_DEATHS
+    return sum(unexplained) > MAX_DEATHS or max(deaths.values()) > MAX_DEATHS
 
 
 def _cause_of_death(process: Any) -> str:
@@ -161,7 +162,7 @@ def _cause_of_death(process: Any) -> str:
     if code >= 0:
         return f"with exit status {code}"
     name = signal.Signals(-code).name
-    return f"by {name} (is memory short?)" if name == "SIGKILL" else f"by {name}"
+    return f"by {name} (out of memory?)" if name == "SIGKILL" else f"by {name}"
 
 
 def _serve(channel: Any, position: "c_longlong") -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ctypes import c_longlong
 
 ROWS = 8192  # rows in memory at a time, and rows of a row group
-KILLED = "The image cannot be decoded: two processes that tried were killed."
+KILLED = "The picture cannot be decoded: two processes that tried were killed."
 CUT_OFF = "The rest of the file cannot be read: three processes that tried were killed."
 
 # The name of a picture, and its image, uint8 (28, 28), or the sentence that explains the error.
@@ -109,7 +109,7 @@ class Worker:
 
     def _decoded(self, part: Part, deaths: Mapping[int, int]) -> Iterator[Decoded]:
         """Read and decode the pictures of a part, except those that kill workers."""
-        pictures = inputs.pictures(part, self._job.column)
+        pictures = inputs.read_pictures(part, self._job.column)
         for number in count():
             if part.kind != "files" and deaths.get(number, 0) > SKIPPED_AFTER:
                 yield part.names[0], CUT_OFF  # reading the picture kills, even without decoding it
@@ -211,7 +211,7 @@ def _image(content: bytes | ImageError) -> np.ndarray | str:
     except ImageError as error:
         return str(error)
     except Exception as error:  # a defect in a decoder must not end a job of millions of pictures
-        return f"The image cannot be decoded ({type(error).__name__}: {error})."
+        return f"The picture cannot be decoded ({type(error).__name__}: {error})."
 
 
 def _text(name: str) -> str:

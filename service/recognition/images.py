@@ -41,7 +41,8 @@ PLUGINS = (
 FORMATS = tuple(plugin.format for plugin in PLUGINS)  # Pillow tries no other decoder
 MAX_PIXELS = 25_000_000  # the default limit of one picture
 CONTRAST_SIDE = 100  # pixels: the longer side at which the contrast of colors is compared
-MORE_CONTRAST = 2  # times the contrast of the luma: from there, one channel replaces it
+# A channel replaces the luma if its contrast is more than this many times as high.
+MORE_CONTRAST = 2
 NO_INK = "No digit was found: the picture is blank, or no stroke stands out from its background."
 # The limit of one JPEG file. A photograph has a few dozen segments, and up to 256 more if its
 # metadata is long. Each segment can cost as much time as decoding the whole picture once more, or
@@ -144,7 +145,7 @@ def decode_gray(content: bytes, max_pixels: int) -> np.ndarray:
         ImageError: The picture cannot be decoded, as in `decode`.
     """
     if not content:
-        raise ImageError("The image is empty.")
+        raise ImageError("The picture is empty.")
     if _is_plain_png(content):
         # OpenCV takes a fraction of Pillow's time. It rejects a file with any damage, and Pillow
         # then finds the reason.
@@ -155,16 +156,16 @@ def decode_gray(content: bytes, max_pixels: int) -> np.ndarray:
         with _opened(content) as picture:
             if picture.width * picture.height > max_pixels:
                 raise ImageError(
-                    f"The image has {picture.width} x {picture.height} pixels; "
+                    f"The picture has {picture.width} x {picture.height} pixels; "
                     f"the limit is {max_pixels:,} in total."
                 )
             return _to_gray(picture)
     except UnidentifiedImageError as error:
-        raise ImageError(f"The file is not an image; send one of {', '.join(FORMATS)}.") from error
+        raise ImageError(f"The file is not a picture; send one of {', '.join(FORMATS)}.") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"The image has more than {max_pixels:,} pixels.") from error
+        raise ImageError(f"The picture has more than {max_pixels:,} pixels.") from error
     except DAMAGE as error:
-        raise ImageError(f"The image is damaged or cut off: {error}.") from error
+        raise ImageError(f"The picture is damaged or cut off: {error}.") from error
 
 
 @contextmanager

@@ -12,11 +12,11 @@ import numpy as np
 
 SIDE = 28  # pixels: the side of an image
 BOX = 20  # pixels: the longer side of the digit in an image
-WORK = 192  # pixels: the longer side of the resized picture in which one digit is searched
+WORK = 192  # pixels: the longer side of the resized picture in which the module finds a digit
 STROKE = 2.2  # pixels: the minimum stroke width in the box, about as wide as MNIST's strokes
-# Fractions of the ink's median contrast: at most FAINT is background, at least SOLID is full ink.
+# Fractions of the ink's median contrast: up to FAINT is background, and from SOLID on is full ink.
 FAINT, SOLID = 0.4, 0.8
-MAX_STROKE = 0.5  # of the longer side: anything wider is not a stroke
+MAX_STROKE = 0.5  # the maximum width of a stroke, as a fraction of the longer side
 # The minimum difference between the mean contrasts of ink and background, in units of the sum of
 # their standard deviations. Measured: 1.4 to 1.6 in noise of any strength, and at least 1.8, mostly
 # 2.5 to 3.3, in pictures of digits.
@@ -28,26 +28,32 @@ MIN_CONTRAST = 8  # of 255: the minimum mean contrast of the ink, after the pict
 TWO_TONES = 2.2
 # Below this ratio between the areas of two tones, weighted by their widths, either may be the ink.
 # Measured: 0.2 to 4 times as much background as ink in bold digits that fill the picture (from the
-# 1st to the 90th percentile), and at least 9 times in 99 % of MNIST's images, which have a margin.
+# 1st to the 90th percentile), and at least 9 times in 99% of MNIST's images, which have a margin.
 SIMILAR_AREAS = 6
 # The tone at the corners is the background only if its largest width is at least this fraction of
 # the other tone's.
 MIN_WIDTH = 0.8
-MAX_PIECES = 40  # of ink in a picture of one digit: the dots of a dotted one; more are noise
-MIN_PIECE = 0.04  # of the area of the largest piece of ink; smaller pieces are dirt
-MIN_INSIDE = 0.25  # of the longer side of all ink: the longer side of a digit inside the picture
-EDGE = 0.1  # of each side: where the picture may show what surrounds the digit's ground
-MIN_LINE = 0.7  # of the picture's side: the minimum length of a printed line
-MAX_LINE = 0.08  # of the picture's longer side: the maximum thickness of a printed line
-# Of the picture's side along a printed line: how far it must extend beyond the digit at both ends.
+MAX_PIECES = 40  # the maximum number of pieces, such as dots, in one digit; more are noise
+MIN_PIECE = 0.04  # a smaller piece, as a fraction of the area of the largest one, is dirt
+# The minimum size of a digit inside the picture, as a fraction of the size of all ink.
+MIN_INSIDE = 0.25
+# The width of the margin in which the picture may show what surrounds the paper, as a fraction of
+# each side.
+EDGE = 0.1
+MIN_LINE = 0.7  # the minimum length of a printed line, as a fraction of the picture's side
+# The maximum thickness of a printed line, as a fraction of the picture's longer side.
+MAX_LINE = 0.08
+# How far a printed line must extend beyond the digit at both ends, as a fraction of the picture's
+# side along the line.
 # The stem of a 4 or of a 1 may be as long and straight, but ends near the ends of other strokes.
 MIN_BEYOND = 0.05
 TILT = 5  # pixels: how far a line may rise or fall over `MIN_LINE`, about 2 degrees
 # MNIST's own form. Pixels below `DARK` are black, apart from the traces of JPEG. Measured: at least
-# 95 % of the border is black in MNIST's 70,000 images, and 55 % in Fashion-MNIST.
+# 95% of the border is black in MNIST's 70,000 images, and 55% in Fashion-MNIST.
 DARK = bytes(range(16))
-MIN_DARK = 0.5  # of the pixels at the border
-DIM = bytes(range(200))  # the ink has lighter pixels: 254 in each of MNIST's 70,000 images
+MIN_DARK = 0.5  # the minimum fraction of black pixels at the border
+# The ink has lighter pixels. Measured: the lightest has at least 254 in all 70,000 images.
+DIM = bytes(range(200))
 # MNIST's digits have a longer side of 19 or 20 pixels, and their center of mass is at most 1 pixel
 # from the middle. Other data sets of this form fill the image (Fashion-MNIST) or have the middle of
 # the digit's box there (EMNIST). An image that is far from all of these is a drawing.
@@ -190,8 +196,8 @@ def _contrast_of_tones(smooth: np.ndarray) -> np.ndarray | None:
     sums = [float(part.sum()) for part in distances]
     widths = [float(part.max()) for part in distances]
     is_dark_ink = sums[0] > sums[1]
-    # A bold digit that fills the picture may have as much ink as background. Then the tone of most
-    # corners is the background, unless all its areas are narrow: then it is a box and its digit.
+    # A bold digit that fills the picture may have as much ink as background. The tone of most
+    # corners is then the background, unless all its areas are narrow, as in a box around a digit.
     corners = int(light[:: light.shape[0] - 1 or 1, :: light.shape[1] - 1 or 1].sum())
     corner = 0 if corners > 2 else 1  # position in `distances`
     if (
@@ -264,7 +270,7 @@ def pieces_of(ink: np.ndarray, max_pieces: int) -> list[Piece]:
 
 
 def without_lines(ink: np.ndarray) -> np.ndarray:
-    """Erase printed lines: of a box, of ruled or squared paper.
+    """Erase printed lines: of a box, of ruled or graph paper.
 
     A line is straight and thin, spans most of the picture, and extends beyond the digit at both
     ends.
@@ -344,8 +350,8 @@ def _lines(solid: np.ndarray) -> list[tuple[np.ndarray, int, int]]:
 def _inside(pieces: list[Piece], shape: tuple[int, ...]) -> list[Piece]:
     """Return the pieces that do not touch the edge of the picture, if they form a digit.
 
-    A digit is inside the picture, or fills it. Beside a digit inside, the pieces at the edge are
-    parts of something larger: a box, a spiral, the table under the sheet.
+    A digit either lies inside the picture or fills it. If a digit lies inside, pieces at the edge
+    belong to something else, such as a box, a spiral or the table under the sheet.
 
     Args:
         pieces: The pieces of ink.

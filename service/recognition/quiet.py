@@ -23,7 +23,8 @@ def call(module: str, function: str, *arguments: Any) -> Any:
 def hidden_standard_error() -> Iterator[None]:
     """Hide standard error, unless an exception is raised: then show what was hidden.
 
-    This is for libraries that write to the file descriptor itself and have no setting for it.
+    This is for libraries that write to the file descriptor itself and have no setting for it. It
+    hides what all threads write. If the process is killed, the hidden text is lost.
     """
     sys.stderr.flush()
     with TemporaryFile() as log:

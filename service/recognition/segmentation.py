@@ -14,20 +14,21 @@ import numpy as np
 from service.recognition import images, preprocessing
 from service.recognition.preprocessing import Box, Piece
 
-LONGER_SIDE = 640  # pixels: of the resized picture
-MAX_PIECES = 100  # of ink in a picture; more are noise
+LONGER_SIDE = 640  # pixels: the longer side of the resized picture
+MAX_PIECES = 100  # the maximum number of pieces of ink in a picture; more are noise
 # Lengths are fractions of the usual height of a digit in the picture.
-MIN_HEIGHT = 0.4  # a lower piece is a full stop, a comma or a dash, or belongs to a digit above it
+MIN_HEIGHT = 0.4  # a lower piece is a period, a comma or a dash, or belongs to a digit above it
 MIN_WIDTH = 0.6  # a narrower piece is one digit at most, and is not cut
 MAX_WIDTH = 1.3  # a wider row of parts is more than one digit
 MAX_GAP = 0.15  # parts with a wider gap between them belong to different digits
-MIN_DISTANCE = 0.25  # between two cuts
-MAX_INK = 0.5  # the length of a cut through ink
-MAX_PARTS = 5  # of one digit
+MIN_DISTANCE = 0.25  # the minimum distance between two cuts
+MAX_INK = 0.5  # the maximum length of a cut through ink
+MAX_PARTS = 5  # the maximum number of parts of one digit
 SLANT = 0.5  # the cost of a step of one pixel to the side, in pixels of ink
 # Costs are negative logarithms of a probability, like those of the network.
-CUT_COST = 2.0  # of a cut through ink: most digits do not touch
-LOW_COST = 3.0  # of a digit that is lower than `LOW`, because the digits of a number are alike
+CUT_COST = 2.0  # the cost of a cut through ink, because most digits do not touch
+# The cost of a digit that is lower than `LOW`, because the digits of a number have similar heights.
+LOW_COST = 3.0
 LOW = 0.6
 
 

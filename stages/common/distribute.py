@@ -215,8 +215,8 @@ def _check_in(host: str, port: int, rank: int) -> bool:
 def _interruptible() -> Iterator[None]:
     """Let Ctrl-C or a timeout end this process while Python waits for TensorFlow.
 
-    MultiWorkerMirroredStrategy installs a handler that ignores SIGTERM, so restore the default
-    action.
+    As of TensorFlow 2.21, MultiWorkerMirroredStrategy installs a handler that ignores SIGTERM, so
+    restore the default action.
     """
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.alarm(CONNECT_TIMEOUT)

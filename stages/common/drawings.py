@@ -64,12 +64,15 @@ def distorted(picture: np.ndarray, random: Random) -> np.ndarray:
     x, y = random.uniform(0.9, 1.15, 2)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     matrix = turn @ np.array([[x, slant], [0, y]])
-    rows, columns = np.indices((height, width)).astype(float)
-    centered = np.stack([columns - width / 2, rows - height / 2], axis=-1)
     bends = random.normal(0, 0.02 * min(height, width), (4, 4, 2))
     bend = cv2.resize(bends, (width, height), interpolation=cv2.INTER_CUBIC)
-    source = (centered @ matrix.T + bend + (width / 2, height / 2)).astype(np.float32)
-    return cv2.remap(picture, source[..., 0], source[..., 1], cv2.INTER_LINEAR)
+    columns = np.arange(width) - width / 2
+    rows = np.arange(height)[:, np.newaxis] - height / 2
+    source_x = columns * matrix[0, 0] + rows * matrix[0, 1] + bend[..., 0] + width / 2
+    source_y = columns * matrix[1, 0] + rows * matrix[1, 1] + bend[..., 1] + height / 2
+    return cv2.remap(
+        picture, source_x.astype(np.float32), source_y.astype(np.float32), cv2.INTER_LINEAR
+    )
 
 
 def normalized(draw: Callable[[Random], np.ndarray], random: Random) -> np.ndarray:

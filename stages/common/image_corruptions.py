@@ -50,7 +50,7 @@ def shot_noise(images: Images, random: Random) -> Images:
 
 
 def impulse_noise(images: Images, random: Random) -> Images:
-    """Make 8.5 % of the pixels white and 8.5 % black."""
+    """Make 8.5% of the pixels white and 8.5% black."""
     number = random.random(images.shape, np.float32)
     return np.where(number < 0.085, 255, np.where(number < 0.17, 0, images)).astype(np.uint8)
 
@@ -130,7 +130,7 @@ def fog(images: Images, random: Random) -> Images:
     heights = np.zeros((len(images), 1, 1), np.float32)
     for level in range(6):
         heights = _refined(heights, 1.4 ** (-2 * level), random)
-    # The range of every fourth row and column is that of all pixels, to 0.1 %.
+    # The range of every fourth row and column is that of all pixels, to 0.1%.
     low, high = heights.min((1, 2), keepdims=True), heights.max((1, 2), keepdims=True)
     corner = _refined_corner(heights, (1.4**-12, 1.4**-14), random)
     haze = (corner - low) / (high - low)

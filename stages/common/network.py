@@ -74,7 +74,7 @@ def evidence(scores: tf.Tensor) -> tf.Tensor:
         float (N, 10).
     """
     margins = scores[:, :-1] - scores[:, -1:] + math.log(10)
-    # LiteRT computes log(exp(x) + 1) as it stands, and exp(89) overflows.
+    # As of version 2.3, LiteRT computes log(exp(x) + 1) as it stands, and exp(89) overflows.
     return tf.nn.softplus(tf.minimum(margins, 80.0))
 
 
@@ -152,7 +152,8 @@ def calibrate(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> N
 
     This is temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", 2017). It
     divides the logits by the temperature that minimizes the cross-entropy on images that the
-    training did not use. This function divides the weights of the last dense layer instead.
+    training did not use. This function divides the weights of the last dense layer instead. In the
+    cnn, it thereby divides the eleven scores before `evidence`.
 
     Args:
         network: A network of this module. Its last dense layer changes.

@@ -38,7 +38,7 @@ def run(name: str, main: Callable[[], None]) -> None:
     except StageError as error:
         sys.exit(f"{name}: {error}")
     except OSError as error:
-        # Prefer the system's message: h5py's own text has three lines.
+        # Prefer the system's message: as of h5py 3.14, its own text has three lines.
         reason = os.strerror(error.errno) if error.errno else error
         sys.exit(f"{name}: {error.filename}: {reason}" if error.filename else f"{name}: {reason}")
     except KeyboardInterrupt:
@@ -48,7 +48,8 @@ def run(name: str, main: Callable[[], None]) -> None:
 def _end_with(parent: int) -> None:
     """End this process when its parent ends.
 
-    If DVC is killed, the user may start the next run at once.
+    If DVC is killed, the user may start the next run at once. This works on macOS too, unlike the
+    signal by which Linux announces the parent's end.
     """
     while os.getppid() == parent:
         time.sleep(0.1)

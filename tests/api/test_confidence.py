@@ -22,16 +22,16 @@ def sentence(*rows, limit=0.9, many=False):
 @pytest.mark.parametrize(
     ("probabilities", "readings"),
     [
-        ({7: 0.515, 1: 0.455}, "it could be a 7 (51 %) or a 1 (45 %)"),
-        ({8: 0.605, 3: 0.355}, "it could be an 8 (60 %) or a 3 (35 %)"),
-        ({3: 0.605, 8: 0.255}, "it is probably a 3 (60 %)"),
-        ({8: 0.8999}, "it is probably an 8 (89 %)"),  # not "90 %", which 0.9 allows
-        ({7: 0.485, 1: 0.465}, "it could be a 7 (48 %) or a 1 (46 %)"),
+        ({7: 0.515, 1: 0.455}, "it could be a 7 (51%) or a 1 (45%)"),
+        ({8: 0.605, 3: 0.355}, "it could be an 8 (60%) or a 3 (35%)"),
+        ({3: 0.605, 8: 0.255}, "it is probably a 3 (60%)"),
+        ({8: 0.8999}, "it is probably an 8 (89%)"),  # not "90%", which 0.9 allows
+        ({7: 0.485, 1: 0.465}, "it could be a 7 (48%) or a 1 (46%)"),
         (
             {1: 0.485, 7: 0.315},
-            "it is probably not a digit, and the likeliest reading is a 1 (48 %)",
+            "it is probably not a digit, and the likeliest reading is a 1 (48%)",
         ),
-        ({8: 0.145}, "it is probably not a digit, and the likeliest reading is an 8 (14 %)"),
+        ({8: 0.145}, "it is probably not a digit, and the likeliest reading is an 8 (14%)"),
     ],
 )
 def test_the_sentence_has_the_readings_of_the_picture(probabilities, readings):
@@ -41,7 +41,7 @@ def test_the_sentence_has_the_readings_of_the_picture(probabilities, readings):
 
 
 def test_a_tie_is_two_different_readings():
-    assert "it could be a 1 (50 %) or a 7 (50 %);" in sentence(row({1: 0.5, 7: 0.5}))
+    assert "it could be a 1 (50%) or a 7 (50%);" in sentence(row({1: 0.5, 7: 0.5}))
 
 
 def test_a_confidence_equal_to_the_limit_suffices():
@@ -68,5 +68,5 @@ def test_the_page_has_the_same_limits():
 
 
 def test_the_sentence_of_the_readme_is_exact():
-    error = f"Image 2 (b.png): {sentence(row({7: 0.515, 1: 0.455}))}"
+    error = f"Picture 2 (b.png): {sentence(row({7: 0.515, 1: 0.455}))}"
     assert f'{{"error":"{error}"}}' in (PROJECT / "service/README.md").read_text()

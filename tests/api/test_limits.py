@@ -67,7 +67,7 @@ def test_limit_of_bytes_per_request(strict):
 
 def test_limit_of_pixels_per_picture(strict):
     assert error_of(send(strict, picture(101)), 400) == (
-        "The image has 101 x 101 pixels; the limit is 10,000 in total."
+        "The picture has 101 x 101 pixels; the limit is 10,000 in total."
     )
 
 

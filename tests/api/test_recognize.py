@@ -124,8 +124,8 @@ RAW = {"headers": {"Content-Type": "image/png"}}
 INVALID = {
     "no field image": ({"files": {"picture": VALID}}, 400, "no file in a field named image"),
     "a text in the field": ({"files": {"x": b""}, "data": {"image": "9"}}, 400, "no file"),
-    "an empty file": ({"files": field(b"")}, 400, "The image is empty."),
-    "an empty body": ({"data": b"", **RAW}, 400, "The image is empty."),
+    "an empty file": ({"files": field(b"")}, 400, "The picture is empty."),
+    "an empty body": ({"data": b"", **RAW}, 400, "The picture is empty."),
     "not an image": ({"files": field(b"<html>")}, 400, "not an image"),
     "a truncated file": ({"files": field(VALID[:50])}, 400, "damaged or cut off"),
     "a damaged file": ({"files": field(VALID[:45] + b"\0\0" + VALID[47:])}, 400, "damaged"),
@@ -133,13 +133,13 @@ INVALID = {
     "one blank picture of two": (
         {"files": field(VALID, png(Image.new("L", (90, 90), 255)))},
         422,
-        "Image 2 (1.png): No digit was found",
+        "Picture 2 (1.png): No digit was found",
     ),
     "too many pixels": ({"files": field(big_png())}, 400, "6000 x 6000 pixels"),
     "one invalid picture of three": (
         {"files": field(VALID, b"", VALID)},
         400,
-        "Image 2 (1.png): The image is",
+        "Picture 2 (1.png): The image is",
     ),
     "a body over the limit": ({"data": bytes(Limits.body + 1), **RAW}, 413, "too large"),
     "a chunked body over the limit": (
@@ -286,7 +286,9 @@ def test_min_confidence_names_the_first_doubtful_picture_of_several(client, by_c
     files = [("image", each[:2]) for each in (last, second, first, last)]
     answer = recognize(client, f"?min_confidence={limit}", files=files)
     assert answer.status_code == 422
-    assert answer.json()["error"].startswith(f"Image 2 ({second[0]}): The picture is unclear: it ")
+    assert answer.json()["error"].startswith(
+        f"Picture 2 ({second[0]}): The picture is unclear: it "
+    )
     files = [("image", last[:2])] * 3
     answer = recognize(client, f"?min_confidence={limit}", files=files)
     assert answer.content == recognize(client, files=files).content
@@ -296,7 +298,7 @@ def test_an_invalid_picture_is_reported_before_a_doubtful_one(client, by_confide
     files = field(by_confidence[0][1], b"")
     answer = recognize(client, "?min_confidence=1", files=files)
     assert answer.status_code == 400
-    assert answer.json()["error"] == "Image 2 (1.png): The image is empty."
+    assert answer.json()["error"] == "Picture 2 (1.png): The picture is empty."
 
 
 def test_min_confidence_names_the_doubtful_digit_of_many(client, testing):
@@ -318,7 +320,7 @@ def test_min_confidence_names_the_doubtful_digit_of_many(client, testing):
     assert answer.json()["probabilities"] == rows
     files = [("image", ("a.png", png(page))), ("image", ("b.png", png(page)))]
     answer = recognize(client, f"{many}&min_confidence={limit}", files=files)
-    assert answer.json()["error"].startswith(f"Image 1 (a.png): {start}")
+    assert answer.json()["error"].startswith(f"Picture 1 (a.png): {start}")
 
 
 @pytest.mark.parametrize("accept", ["*/*", "application/json", "text/html", "image/png"])

@@ -506,7 +506,7 @@ def test_the_page_shows_the_error_of_an_invalid_file(page, tmp_path, browser_err
     text = tmp_path / "seven.txt"
     text.write_text("7")
     page.locator("#file").set_input_files(text)
-    words = "The file is not an image; send one of PNG, JPEG, BMP, GIF, WEBP."
+    words = "The file is not a picture; send one of PNG, JPEG, BMP, GIF, WEBP."
     expect(page.get_by_role("status")).to_have_text(words)
     expect(page.locator("#sentence")).to_be_visible()
     expect(page.locator("#sentence")).to_have_text(words)

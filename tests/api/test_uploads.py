@@ -44,10 +44,10 @@ def test_pictures_are_decoded_in_order(limited, contents, testing):
 def test_the_error_names_the_invalid_picture_of_several(limited, contents):
     with limited():
         with pytest.raises(
-            images.ImageError, match=r"^Image 2 \(b.png\): The file is not an image"
+            images.ImageError, match=r"^Picture 2 \(b.png\): The file is not a picture"
         ):
             uploads.decode_all(images.decode, [contents[0], b"x"], ["a.png", "b.png"])
-        with pytest.raises(images.ImageError, match=r"^The file is not an image"):
+        with pytest.raises(images.ImageError, match=r"^The file is not a picture"):
             uploads.decode_all(images.decode, [b"x"], ["a.png"])
 
 

@@ -3,24 +3,26 @@
     python -m tests.benchmarks.bulk                  # five minutes
     python -m tests.benchmarks.bulk --rounds 1 --copies 2
 
-Makes the 70,000 PNG files of MNIST in a temporary folder, and `--copies` times as many by hard
-links. Recognizes the first 1,000 of them, and all 70,000, with the loop and with `python -m
-service.bulk` on all cores, in turn, each round afresh; then all the copies, once, with
-`service.bulk`. Prints a table of medians and saves it. Needs Linux, and `data/idx` and
-`data/model`, so run `dvc repro` first. Files and programs have been read once before: the page
-cache has the files, and a cache of the benchmark's own has the bytecode of all modules.
+The program makes the 70,000 PNG files of MNIST in a temporary folder, and `--copies` times as many
+by hard links. In each round, the loop and `python -m service.bulk` (on all cores) recognize the
+first 1,000 files, and then all of them. At the end, `service.bulk` recognizes all the copies once.
+The program prints a table of medians and saves it. It needs Linux, and `data/idx` and `data/model`,
+so run `dvc repro` first. Before it measures, it reads all files and programs once: the page cache
+has the files, and a cache of the benchmark's own has the bytecode of all modules. Both programs
+compute with LiteRT.
 
-The loop is what one writes who has the service's code, and one file at a time: read it, decode it,
-recognize it, keep the row, and write them all as Parquet in the end.
+The loop is what a user of the service's code would write. It reads, decodes and recognizes one file
+at a time, collects the rows, and writes them as Parquet at the end.
 
-- s: from the start of the command to its end.
-- s / loop's s: in the same round.
-- pictures/s: of those s; after the start: as the programs themselves print, without the imports,
-  the model and the list of the files.
-- CPU µs per picture: user and system time of all processes.
-- memory MiB: the most that all processes had together, looked at twice a second (PSS: what several
-  share counts once).
-- output bytes per picture: of the Parquet files that service.bulk writes.
+- s: the time from the start of the command to its end.
+- s / loop's s: the ratio to the loop's time in the same round.
+- pictures/s: the number of pictures divided by that time.
+- pictures/s without start-up: the rate that the program prints, which excludes the imports, the
+  loading of the model and the listing of the files.
+- CPU µs per picture: the user and system time of all processes.
+- memory MiB: the maximum memory of all processes together, read twice a second (PSS: memory that
+  several processes share counts once).
+- output bytes per picture: the size of the Parquet files that service.bulk writes.
 """
 
 import argparse
@@ -42,18 +44,20 @@ from pyarrow import parquet
 
 from service.recognition import engines, images, pin
 from stages import png
-from stages.common import idx
+from stages.common import idx, paths
 from tests.benchmarks import tables
 
 SMALL = 1000  # files
 PERIOD = 0.5  # seconds from one look at the processes to the next
-SAID = re.compile(r"^([\d,]+) pictures, 0 of them .* \(([\d,]+) a second after the start\)", re.M)
+SUMMARY = re.compile(
+    r"^([\d,]+) pictures, 0 of them .* \(([\d,]+) per second without the start-up\)", re.M
+)
 COLUMNS = {
     "pictures": ",.0f",
     "s": ".2f",
     "s / loop's s": ".2f",
     "pictures/s": ",.0f",
-    "pictures/s after the start": ",.0f",
+    "pictures/s without start-up": ",.0f",
     "CPU µs per picture": ".0f",
     "memory MiB": ",.0f",
     "output bytes per picture": ".0f",
@@ -80,7 +84,10 @@ def loop(folder: Path, out: Path) -> None:
         rows.append(row)
     parquet.write_table(pa.Table.from_pylist(rows), out)
     rate = len(rows) / (time.monotonic() - start)
-    print(f"{len(rows):,} pictures, 0 of them with an error ({rate:,.0f} a second after the start)")
+    print(
+        f"{len(rows):,} pictures, 0 of them with an error "
+        f"({rate:,.0f} per second without the start-up)"
+    )
 
 
 def measured(bytecode: Path, *command: str) -> Row:
@@ -113,7 +120,7 @@ def measured(bytecode: Path, *command: str) -> Row:
     seconds = time.monotonic() - start
     over.set()
     thread.join()
-    found = SAID.search(said)
+    found = SUMMARY.search(said)
     if status or not found:
         sys.exit(f"{' '.join(command)} ended with {status}: {said}")
     pictures, rate = (int(figure.replace(",", "")) for figure in found.groups())
@@ -121,7 +128,7 @@ def measured(bytecode: Path, *command: str) -> Row:
         "pictures": pictures,
         "s": seconds,
         "pictures/s": pictures / seconds,
-        "pictures/s after the start": rate,
+        "pictures/s without start-up": rate,
         "CPU µs per picture": (usage.ru_utime + usage.ru_stime) / pictures * 1e6,
         "memory MiB": most[0] / 2**10 or float("nan"),
     }
@@ -163,9 +170,7 @@ def main() -> None:
 
 def _compare(folder: Path, rounds: int, copies: int) -> None:
     few, once, many = (folder / name for name in ("few", "once", "many"))
-    png.render(
-        {split: idx.load(Path("data/idx"), split) for split in ("training", "testing")}, once
-    )
+    png.render({split: idx.load(paths.IDX, split) for split in ("training", "testing")}, once)
     few.mkdir()
     for file in islice(once.rglob("*.png"), SMALL):
         (few / file.name).hardlink_to(file)
@@ -181,7 +186,10 @@ def _compare(folder: Path, rounds: int, copies: int) -> None:
         rows += [_cells("plain loop", loops), _cells("service.bulk", bulks)]
     rows.append(_cells("service.bulk", [_bulk(folder / "large", many)]))
     table = tables.Table({"program": ""} | COLUMNS, rows)
-    settings = f"Medians of {rounds} rounds; the last row was measured once."
+    settings = (
+        f"Medians of {rounds} rounds; the last row was measured once. "
+        "Both programs compute with LiteRT."
+    )
     tables.report("bulk", {"programs": table}, settings)
 
 

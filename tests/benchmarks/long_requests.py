@@ -1,14 +1,14 @@
-"""Do long requests hold up short ones?
+"""Measure whether long requests hold up short ones.
 
     python -m tests.benchmarks.long_requests                # three minutes
     python -m tests.benchmarks.long_requests --seconds 20
 
-Starts the service with its default options. Four clients send forms of 1,000 pictures of 316 x 316
-pixels and four send photographs of 25 megapixels, all without a pause: first alone, then, on the
-same connections, beside clients that ask for the health, for the metrics, and for the digit of one
-small picture. Prints and saves the images per second of the long requests, alone and beside the
-others, and the latency of the short ones. Needs `data/model` and `data/png`, so run `dvc repro`
-first. All of it stays on loopback, and the clients take their share of the same cores.
+The program starts the service with its default options. Four clients send forms of 1,000 pictures
+of 316 x 316 pixels and four send photographs of 25 megapixels, all without a pause. They first run
+alone. Then other clients request the health, the metrics, and the digit of one small picture at the
+same time. The program prints and saves the images per second of the long requests, alone and beside
+the others, and the latency of the short ones. It needs `data/model` and `data/png`, so run
+`dvc repro` first. It uses only loopback. The clients share the cores with the service.
 """
 
 import argparse
@@ -25,8 +25,9 @@ import numpy as np
 import requests
 from PIL import Image
 
+from stages.common import paths
 from tests.benchmarks import tables
-from tests.benchmarks.serving import MODEL, NINE, Body, Load, Server, body_of, running
+from tests.benchmarks.serving import NINE, Body, Load, Server, body_of, running
 
 SERVER = Server("this project", "service --port={port}")
 CLIENTS = 4  # of each kind of long requests
@@ -55,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=int, default=60, help="of each half (default: 60)")
     seconds = parser.parse_args().seconds
-    for path in (MODEL, NINE):
+    for path in (paths.MODEL, NINE):
         if not path.exists():
             sys.exit(f"{path} is missing; run `dvc repro`")
     with (

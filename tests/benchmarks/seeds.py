@@ -1,10 +1,10 @@
-"""How much the accuracy depends on the seed: a table of the experiments seed-1, seed-2 and so on.
+"""Show how the accuracy depends on the seed: a table of the experiments seed-1, seed-2 and so on.
 
     dvc exp run --queue --name seed -S 'train.seed=1,2,3,4,5' evaluate
     dvc queue start
     python -m tests.benchmarks.seeds                # when the queue is empty
 
-Reads the experiments from DVC, prints their figures and saves them.
+The program reads the experiments from DVC, prints their figures and saves them.
 """
 
 import csv

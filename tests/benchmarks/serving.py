@@ -31,7 +31,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -45,12 +44,13 @@ from pathlib import Path
 
 import requests
 
+from stages.common import paths
 from tests.benchmarks import tables
 from tests.benchmarks.processes import cpu_seconds, memory_mib
 from tests.c_api import library_folder
+from tests.conftest import free_port
 
-MODEL, GRAPH, PNG = Path("data/model"), Path("data/mnistmodel"), Path("data/png/testing")
-NINE = PNG / "9/104.png"
+NINE = paths.PNG / "testing/9/104.png"
 MANY = 256  # images in one request
 WARM_UP = 2  # seconds
 START_TIMEOUT = 60  # seconds
@@ -60,7 +60,7 @@ GO_PACKAGES = "golang-go and golang-github-julienschmidt-httprouter-dev"
 GO_PATH = Path("/usr/share/gocode")  # where Debian installs the source of Go packages
 HTTPROUTER = GO_PATH / "src/github.com/julienschmidt/httprouter"
 
-# What wrk reports by itself is rounded, and for people.
+# wrk's own report is rounded, and programs cannot read it well.
 SCRIPT = """
 local file = assert(io.open(os.getenv("BODY"), "rb"))
 wrk.method = "POST"
@@ -75,7 +75,7 @@ function done(summary, latency)
 end
 """
 
-# Of each load:
+# The first columns have figures of each load.
 COLUMNS = {
     "requests/s": ".0f",
     "median ms": ".2f",
@@ -83,7 +83,7 @@ COLUMNS = {
     "CPU µs per request": ".0f",
     "ratio": ".2f",
     "errors": ".0f",
-    # Of the server:
+    # These have figures of each server.
     "memory MiB": ".0f",
     "start s": ".1f",
 }
@@ -95,7 +95,7 @@ Figures = dict[tuple[str, str, int], float]  # by row, column and connections; 0
 
 @dataclass(frozen=True)
 class Load:
-    """What wrk sends."""
+    """The requests that wrk sends."""
 
     connections: int = 8
     images: int = 1  # in a request
@@ -170,7 +170,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     _require()
-    # A benchmark that is told to end stops its server, as it does on Ctrl-C.
+    # SIGTERM stops the benchmark and its server, like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as folder:
         servers = [*OURS, *go_servers(Path(folder))]
@@ -255,7 +255,7 @@ def body_of(load: Load) -> Body:
         return NINE.read_bytes(), "image/png"
     files = [NINE]
     if load.images > 1:
-        all_files = sorted(PNG.glob("*/*.png"))
+        all_files = sorted((paths.PNG / "testing").glob("*/*.png"))
         files = all_files[:: len(all_files) // load.images][: load.images]
     fields = [("image", (file.name, file.read_bytes(), "image/png")) for file in files]
     made = requests.Request("POST", "http://localhost", files=fields).prepare()
@@ -296,9 +296,7 @@ def running(server: Server, body: Body) -> Iterator[tuple[str, int, float]]:
     Yields:
         Its address, the number of its first process, and the seconds to its first answer.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}/recognize"
     with tempfile.TemporaryFile() as log:
         start = time.monotonic()
@@ -353,7 +351,7 @@ def _is_installed(server: Server) -> bool:
 def _require() -> None:
     if not shutil.which("wrk"):
         sys.exit("wrk is not installed; `apt-get install wrk`")
-    for path in (MODEL, GRAPH, NINE):
+    for path in (paths.MODEL, paths.GRAPH, NINE):
         if not path.exists():
             sys.exit(f"{path} is missing; run `dvc repro`")
 

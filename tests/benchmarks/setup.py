@@ -1,18 +1,20 @@
-"""How long set-up takes, and how large it is: python -m tests.benchmarks.setup
+"""Measure how long the installation takes and how large it is.
 
-Prints a table and saves it. Each installation starts in an empty folder with empty caches and
-includes the virtual environment. The packages come from the index that pip and uv are configured
-for.
+    python -m tests.benchmarks.setup
+
+The program prints a table and saves it. Each installation starts in an empty folder with empty
+caches and includes the virtual environment. The packages come from the index that pip and uv are
+configured for.
 
 - `make repro`, `make serve`: what these commands install before they start.
 - `pip` installs the same packages as `make repro`, from the same lock file with its hashes.
-- packages: in `.venv`, without pip and uv.
+- packages: the number of packages in `.venv`, without pip and uv.
 - GB: the size of `.venv`.
-- start s: from `make` to the start of its command when everything is installed; the median of 5.
-  The command itself is replaced by `true`.
+- start s: the time from `make` to the start of its command when everything is installed, the median
+  of 5. `true` replaces the command itself.
 
-Exits with status 1 unless `make repro` installs in a quarter of pip's time and starts its command
-within 0.3 s. Takes a few minutes, most of them for pip.
+The program exits with status 1 unless `make repro` installs in a quarter of pip's time and starts
+its command within 0.3 s. It takes a few minutes, most of them for pip.
 """
 
 import os
@@ -32,8 +34,8 @@ LOCK = Path("requirements.txt")
 PIP = f".venv/bin/pip install --quiet --require-hashes --requirement {LOCK}"
 PIP_ROW = "the packages of `make repro` with pip"
 COLUMNS = {"packages": ".0f", "install s": ".1f", "GB": ".2f", "start s": ".2f"}
-MOST_OF_PIP = 0.25
-MOST_START = 0.3  # seconds
+MAX_OF_PIP = 0.25
+MAX_START = 0.3  # seconds
 
 
 def main() -> None:
@@ -53,7 +55,7 @@ def main() -> None:
     share = rows["`make repro`"]["install s"] / rows[PIP_ROW]["install s"]
     print(f"\n`make repro` installs in {share:.2f} of pip's time.")
     starts = (row["start s"] for row in rows.values() if "start s" in row)
-    sys.exit(share > MOST_OF_PIP or max(starts) > MOST_START)
+    sys.exit(share > MAX_OF_PIP or max(starts) > MAX_START)
 
 
 def installed(where: Path, command: str) -> dict[str, float]:

@@ -49,20 +49,21 @@ import numpy as np
 import uvloop
 from PIL import Image
 
+from stages.common import paths
 from tests.benchmarks.long_requests import form
 from tests.benchmarks.long_requests import photograph as large_photograph
 from tests.benchmarks.processes import cpu_seconds, process_ids
-from tests.benchmarks.serving import MODEL, NINE, Body, Load, Server, body_of, running
+from tests.benchmarks.serving import NINE, Body, Load, Server, body_of, running
 
 SERVER = Server("this project", "service --workers=2 --port={port}")
-MOST_GROWTH = 0.05
+MAX_GROWTH = 0.05
 SAMPLE_SECONDS = 10
 CAPACITY_CONNECTIONS = 16
 CAPACITY_SECONDS = 10
 TICK = 0.002  # seconds between checks for requests that are due
 INVALID_SHARE = 0.02  # invalid requests per valid request
 SCRAPES = 1  # requests for /metrics per second
-MOST_OPEN = 256  # connections for valid and invalid requests; further requests wait
+MAX_OPEN = 256  # connections for valid and invalid requests; further requests wait
 REQUESTS_A_CONNECTION = 500  # a client then opens a new connection
 PATIENCE = 40  # seconds for the last responses; the service waits 30 s for a request's head
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
@@ -120,7 +121,7 @@ def main() -> None:
         "--load", type=float, default=80, help="percent of the requests that the service can answer"
     )
     options = parser.parse_args()
-    for path in (MODEL, NINE):
+    for path in (paths.MODEL, NINE):
         if not path.exists():
             sys.exit(f"{path} is missing; run `dvc repro`")
     # SIGTERM ends the test like Ctrl-C, and stops the service. Set the handler of SIGINT because
@@ -319,7 +320,7 @@ class Clients:
         """Send due requests on idle connections, and open a new connection if there is none."""
         while self._due and self.idle:
             self.idle.popleft().send(*self._due.popleft())
-        if self._due and self.open < MOST_OPEN:
+        if self._due and self.open < MAX_OPEN:
             self.open += 1
             task = asyncio.create_task(self._connect())
             self._connecting.add(task)  # the event loop keeps only weak references to tasks
@@ -536,7 +537,7 @@ class Watch:
             early = statistics.median(samples[quarter : 2 * quarter] or samples)
             late = statistics.median(samples[-quarter:])
             grown = late / early - 1
-            too_much = name == "RSS" and grown > MOST_GROWTH
+            too_much = name == "RSS" and grown > MAX_GROWTH
             passed &= not too_much
             mark = "FAILED " if too_much else ""
             print(f"{mark}{name} of {process}: {early:.1f} to {late:.1f} MiB ({grown:+.1%})")

@@ -221,7 +221,7 @@ def main() -> None:
         with multiprocessing.get_context("spawn").Pool(1) as fresh:
             points[name] = fresh.apply(measure, (name,))
     rows = [_row(name, course) for name, course in points.items()]
-    settings = "Each recipe was trained once."
+    settings = "Each recipe was trained once: torch with PyTorch, the others with TensorFlow."
     save = set(names) == set(RECIPES)
     tables.report("training", {"recipes": tables.Table(COLUMNS, rows)}, settings, save=save)
 

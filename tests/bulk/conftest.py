@@ -256,4 +256,4 @@ def parts(*names, size=1000, least=1):
 
 
 def pictures(*names, column=None):
-    return [picture for part in parts(*names) for picture in inputs.pictures(part, column)]
+    return [picture for part in parts(*names) for picture in inputs.read_pictures(part, column)]

@@ -28,7 +28,7 @@ def test_an_unreachable_cluster_is_reported_at_once(repository, png_files, tmp_p
     environment = ENVIRONMENT | {"RAY_ADDRESS": address}
     out = tmp_path / "out"
     output = run_bulk(repository.path, environment, png_files[0], f"--out={out}", status=1)
-    assert output.startswith(f"bulk: Cannot connect to Ray at {address}: ")
+    assert output.startswith(f"bulk: cannot connect to Ray at {address}: ")
     assert output.count("\n") == 1
     assert not parts_of(out)
 

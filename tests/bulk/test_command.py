@@ -172,8 +172,8 @@ def test_an_artifact_without_a_manifest_is_refused_unless_the_user_allows_it(
     scratch, png_files, version, tmp_path
 ):
     pin_by_md5_only(scratch.path)
-    command = [png_files[0], f"--out={tmp_path / 'out'}"]
-    output = run_bulk(scratch.path, ENVIRONMENT, *command, status=1)
+    arguments = [png_files[0], f"--out={tmp_path / 'out'}"]
+    output = run_bulk(scratch.path, ENVIRONMENT, *arguments, status=1)
     assert output.startswith("bulk: dvc.lock pins data/model by MD5 only, for which ")
-    output = run_bulk(scratch.path, ENVIRONMENT, *command, "--allow-md5-only")
+    output = run_bulk(scratch.path, ENVIRONMENT, *arguments, "--allow-md5-only")
     assert output.endswith(f", by {version} (pinned by MD5 only)\n")

@@ -149,7 +149,7 @@ def test_deaths_without_a_picture_end_the_job(process, begin, png_files):
         kill_worker()
     assert result.failure == (
         f"cannot make {job.output(0)}: its process ended 4 times, the last time by SIGKILL "
-        "(is memory short?)"
+        "(out of memory?)"
     )
 
 

@@ -28,9 +28,9 @@ def test_a_worker_refuses_an_artifact_with_the_same_md5(version, sha256, positio
     md5s = {"collision": hashlib.md5(collision.OTHER).hexdigest()}
     sha256s = {"collision": hashlib.sha256(collision.OTHER).hexdigest()}
     listed = hashlib.sha256(manifest.render(sha256s, "data/model")).hexdigest()
-    job = Job("/out", [], 1, None, pin.directory_hash(md5s), listed)
+    refused = Job("/out", [], 1, None, pin.directory_hash(md5s), listed)
     with pytest.raises(pin.PinError, match="the received files are not the artifact"):
-        worker.Worker(job, files, position)
+        worker.Worker(refused, files, position)
 
 
 def test_a_file_with_any_name_becomes_a_row(

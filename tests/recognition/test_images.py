@@ -101,8 +101,8 @@ PNG = encoded(GRAY)
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        pytest.param(b"", "The image is empty.", id="empty"),
-        pytest.param(b"<html>", "not an image; send one of PNG, JPEG, BMP, GIF, WEBP.", id="html"),
+        pytest.param(b"", "The picture is empty.", id="empty"),
+        pytest.param(b"<html>", "not a picture; send one of PNG, JPEG, BMP, GIF, WEBP.", id="html"),
         pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image", id="eps"),
         pytest.param(encoded(GRAY, "TIFF"), "not an image", id="tiff"),
         pytest.param(PNG[:200], "damaged or cut off", id="truncated"),

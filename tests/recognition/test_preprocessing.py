@@ -29,7 +29,7 @@ def scaled(image, side=100):
 def test_variations_give_nearly_the_original_image(testing, name):
     variation = (pictures.TUNED | pictures.HELD_OUT)[name]
     contents = pictures.files(testing[0][:40], variation)
-    decoded = [pictures.seen_of(content).astype(float) for content in contents]
+    decoded = [pictures.preprocessed(content).astype(float) for content in contents]
     assert sum(image.any() for image in decoded) >= 36
     correlations = [
         np.corrcoef(a.ravel(), b.ravel())[0, 1]

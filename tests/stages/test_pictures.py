@@ -7,7 +7,7 @@ from stages import pictures
 BLANK = pictures.encoded(Image.new("L", (50, 50)))
 
 
-@pytest.mark.parametrize("name", ["off-centre", "chalk"])
+@pytest.mark.parametrize("name", ["off-center", "chalk"])
 def test_variations_of_equal_images_differ_reproducibly(testing, name):
     variation = {**pictures.TUNED, **pictures.HELD_OUT}[name]
     images = testing[0][:1].repeat(2, axis=0)
@@ -19,7 +19,7 @@ def test_variations_of_equal_images_differ_reproducibly(testing, name):
 def test_rejected_picture_counts_as_an_error(testing):
     labels = testing[1][:2]
     contents = [pictures.encoded(Image.fromarray(testing[0][0])), BLANK]
-    assert not pictures.seen_of(BLANK).any()
+    assert not pictures.preprocessed(BLANK).any()
     assert pictures.accuracy(lambda images: np.eye(10)[labels], contents, labels) == 0.5
 
 
