@@ -8,10 +8,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from playwright.sync_api import sync_playwright
 
 import service
 from service.recognition import figures, pin
-from tests.conftest import PROJECT, pin_artifact, pinned_version
+from tests.conftest import pin_artifact, pinned_version, program
 
 
 class Tables(HTMLParser):
@@ -45,8 +46,13 @@ def client_of(folder):
 
 
 @pytest.fixture(scope="module")
-def page(repository):
-    answer = client_of(repository.path).get("/model/")
+def client(repository):
+    return client_of(repository.path)
+
+
+@pytest.fixture(scope="module")
+def page(client):
+    answer = client.get("/model/")
     assert answer.status_code == 200
     assert answer.mimetype == "text/html"
     return answer.text
@@ -93,8 +99,8 @@ def test_the_page_shows_the_mistakes_as_pictures(page, repository, testing, pred
         assert (int(label), int(prediction)) == (testing[1][int(number)], predictions[int(number)])
 
 
-def test_the_page_shows_the_card_and_links_to_it(page, repository):
-    answer = client_of(repository.path).get("/model/card.md")
+def test_the_page_shows_the_card_and_links_to_it(page, repository, client):
+    answer = client.get("/model/card.md")
     assert answer.status_code == 200
     assert answer.mimetype == "text/markdown"
     assert answer.text == (repository.path / "data/model" / figures.CARD).read_text()
@@ -102,12 +108,30 @@ def test_the_page_shows_the_card_and_links_to_it(page, repository):
     assert 'href="/model/card.md"' in page
 
 
-def test_the_page_has_no_inline_script_or_style(page, repository):
-    policy = client_of(repository.path).get("/model/").headers["Content-Security-Policy"]
+def test_the_page_has_no_inline_script_or_style(page, client):
+    policy = client.get("/model/").headers["Content-Security-Policy"]
     assert "unsafe" not in policy
     assert not re.search(r"<script|<style|style=|\son\w+=", page)
-    assert client_of(repository.path).get("/static/model.css").status_code == 200
-    assert (PROJECT / "service/api/static/model.css").exists()
+    assert client.get("/static/model.css").status_code == 200
+
+
+def test_a_browser_shows_the_page_on_a_narrow_screen(server):
+    chromium = program("chromium", "chromium")
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 320, "height": 640}, color_scheme="dark")
+        messages: list[str] = []  # such as violations of the page's policy
+        tab.on("console", lambda message: messages.append(message.text))
+        tab.goto(f"{server.url}/model/")
+        assert tab.evaluate("document.documentElement.scrollWidth") == 320
+        widths = tab.locator("img").evaluate_all(
+            "images => images.map((each) => each.naturalWidth)"
+        )
+        assert set(widths) == {28}
+        matrix = tab.get_by_role("table", name="Label in the rows, prediction in the columns")
+        assert matrix.get_by_role("rowheader").all_inner_texts()[:10] == list("0123456789")
+        assert messages == []
+        browser.close()
 
 
 def test_an_artifact_without_figures_is_served_and_the_page_says_so(artifact):
