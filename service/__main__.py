@@ -95,7 +95,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--token-file",
         type=Path,
-        help="file that contains a token; every request except health checks must send it as "
+        help="file that contains a token; requests except health checks and pages must send it as "
         "`Authorization: Bearer`",
     )
     parser.add_argument(

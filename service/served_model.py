@@ -17,8 +17,9 @@ from wsgiref.types import WSGIEnvironment
 import numpy as np
 
 from service import access_log, metrics, reload
-from service.recognition import engines
+from service.recognition import engines, figures
 from service.recognition.engines import Recognizer
+from service.recognition.figures import Figures
 from service.reload import ModelStatus
 
 ARTIFACT = "service.artifact"  # key in a request's WSGI environ: the artifact that answers it
@@ -33,6 +34,7 @@ class Artifact(NamedTuple):
     version: str
     sha256: str  # the SHA-256 of its manifest; empty if it is pinned by MD5 only
     recognizer: Recognizer
+    figures: Figures | None  # what the pipeline measured; another artifact may have none
 
 
 class Model:
@@ -48,7 +50,7 @@ class Model:
             engine: The inference library, `litert` or `tensorflow`.
         """
         self._engine = engine
-        self._artifact = Artifact(version, sha256, engines.load(folder, engine, THREADS))
+        self._artifact = _load(folder, version, sha256, engine)
         self.statuses = [ModelStatus(version, "AVAILABLE", sha256=sha256)]
         metrics.current().model.labels(version, sha256).set(1)
 
@@ -97,16 +99,22 @@ class Model:
 
     async def _catch_up(self, statuses: list[ModelStatus]) -> None:
         wanted = reload.available(statuses)
-        version, sha256, _ = self._artifact
+        version, sha256 = self._artifact.version, self._artifact.sha256
         if (wanted.version, wanted.sha256) != (version, sha256):
             self.statuses = [
                 replace(wanted, status="LOADING"),
                 ModelStatus(version, "AVAILABLE", sha256=sha256),
             ]
-            load = partial(engines.load, Path(wanted.folder), self._engine, THREADS)
+            folder = Path(wanted.folder)
+            load = partial(_load, folder, wanted.version, wanted.sha256, self._engine)
             loaded = await asyncio.get_running_loop().run_in_executor(None, load)
             metrics.current().model.labels(version, sha256).set(0)
             metrics.current().model.labels(wanted.version, wanted.sha256).set(1)
-            self._artifact = Artifact(wanted.version, wanted.sha256, loaded)
+            self._artifact = loaded
         self.statuses = statuses
         metrics.current().refused.set(any(status.error for status in statuses))
+
+
+def _load(folder: Path, version: str, sha256: str, engine: str) -> Artifact:
+    recognizer = engines.load(folder, engine, THREADS)
+    return Artifact(version, sha256, recognizer, figures.read(folder))

@@ -8,7 +8,8 @@ The stage reads `data/network/`, `data/evaluation/`, `data/png/` and `export` in
 writes:
 
 - `data/model/`, the artifact: a SavedModel with the signatures `serving_default` (images) and
-  `recognize_png` (PNG files). It also contains the same network for LiteRT.
+  `recognize_png` (PNG files). Its folder `assets.extra` contains the same network for LiteRT, the
+  figures of `evaluate` in figures.json, and the model card, which the service shows.
 - `data/model.sha256`, its manifest: the SHA-256 of each file of the artifact.
 - `data/mnistmodel/`: a frozen graph in a SavedModel for the TensorFlow C API.
 - `data/model_card.md`: the intended use, the metrics and the limits of the model.
@@ -18,6 +19,7 @@ loads the exports, recognizes every PNG file of the test split, and compares the
 predictions of `evaluate`.
 """
 
+import base64
 import csv
 import hashlib
 import json
@@ -25,6 +27,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -32,12 +35,13 @@ import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from service.recognition import engines, images, manifest, quiet
+from service.recognition import engines, figures, images, manifest, quiet
 from stages import evaluate
 from stages.common import determinism, network, params, paths
 from stages.common.model_card import model_card
 from stages.common.runner import StageError, atomic_directory, write_atomically
 
+DECIMALS = 4  # of the confidence of a mistake
 TOLERANCE = 1e-3  # largest allowed difference of a probability between LiteRT and TensorFlow
 
 Outputs = dict[str, tf.Tensor]
@@ -166,14 +170,12 @@ def check(artifact: Path, graph: Path, png: Path, predictions: Path) -> int:
             probability of LiteRT differs from TensorFlow's by more than `TOLERANCE`. The text
             names the first missing or differing file.
     """
-    with predictions.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    files = [png / row["label"] / f"{number}.png" for number, row in enumerate(rows)]
+    labels_of, expected = _read(predictions)
+    files = [png / str(label) / f"{number}.png" for number, label in enumerate(labels_of)]
     missing = next((file for file in files if not file.exists()), None)
     if missing:
         raise StageError(f"{missing} is missing; run `dvc repro png`")
     pictures = np.stack([images.decode(file.read_bytes()) for file in files])
-    expected = np.array([int(row["prediction"]) for row in rows])
     labels, probabilities = engines.load(artifact, "tensorflow").recognize(pictures)
     lite_labels, lite_probabilities = engines.load(artifact, "litert").recognize(pictures)
     for export, recognized in (
@@ -197,6 +199,53 @@ def check(artifact: Path, graph: Path, png: Path, predictions: Path) -> int:
     return len(files)
 
 
+def confusion_matrix(predictions: Path) -> list[list[int]]:
+    """Count the test images by their label (row) and their prediction (column).
+
+    Args:
+        predictions: The predictions.csv of `evaluate`.
+    """
+    labels, predicted = _read(predictions)
+    return np.bincount(10 * labels + predicted, minlength=100).reshape(10, 10).tolist()
+
+
+def worst_mistakes(model: keras.Model, png: Path, predictions: Path) -> list[dict[str, Any]]:
+    """Return the most confident mistakes, those of the picture that `evaluate` draws.
+
+    Args:
+        model: The network.
+        png: The folder of the test split's PNG files.
+        predictions: The predictions.csv of `evaluate`.
+
+    Returns:
+        The fields of a `figures.Mistake` for each mistake, in order of confidence.
+    """
+    labels, predicted = _read(predictions)
+    wrong = np.flatnonzero(labels != predicted)
+    files = [(png / str(labels[number]) / f"{number}.png").read_bytes() for number in wrong]
+    pixels = np.array([images.decode(content) for content in files], np.uint8).reshape(-1, 28, 28)
+    confidence = network.probabilities(model, pixels).max(1) if len(wrong) else np.empty(0)
+    order = np.argsort(-confidence, kind="stable")[: evaluate.GALLERY[0] * evaluate.GALLERY[1]]
+    return [
+        {
+            "id": int(wrong[place]),
+            "label": int(labels[wrong[place]]),
+            "prediction": int(predicted[wrong[place]]),
+            "confidence": round(float(confidence[place]), DECIMALS),
+            "png": base64.b64encode(files[place]).decode(),
+        }
+        for place in order
+    ]
+
+
+def _read(predictions: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels and the predictions of the test images, int64 (N,)."""
+    with predictions.open(newline="") as file:
+        rows = [(int(row["label"]), int(row["prediction"])) for row in csv.DictReader(file)]
+    labels, predicted = np.array(rows, np.int64).T
+    return labels, predicted
+
+
 def _infer(graph: Path, pictures: np.ndarray) -> np.ndarray:
     infer = tf.saved_model.load(str(graph), tags=["model"]).prune("inputdata:0", "inference:0")
     return infer(tf.constant(pictures.reshape(len(pictures), -1), tf.float32)).numpy()
@@ -213,6 +262,8 @@ def main() -> None:
             "the exported model is unchanged"
         )
     model = network.fold(network.load(paths.NETWORK))
+    machine = (paths.NETWORK / determinism.MACHINE).read_text().strip()
+    png, predictions = paths.PNG / "testing", paths.EVALUATION / evaluate.PREDICTIONS
     with (
         atomic_directory(paths.MODEL) as artifact,
         atomic_directory(paths.GRAPH) as graph,
@@ -222,17 +273,24 @@ def main() -> None:
             export_graph(model, graph)
             # With `max_tasks_per_child`, the process ends by itself even if this one is killed.
             with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-                png = paths.PNG / "testing"
-                predictions = paths.EVALUATION / evaluate.PREDICTIONS
                 arguments = artifact, graph, png, predictions
                 count = pool.submit(quiet.call, "stages.export", "check", *arguments).result()
         except tf.errors.OpError as error:  # for example, the disk is full
             raise StageError(f"TensorFlow: {error.message.rpartition('}} ')[2]}") from error
         except BrokenProcessPool as error:
             raise StageError("the process that checks the export was killed") from error
+        content = {
+            "name": chosen.data.name,
+            "classes": chosen.data.classes,
+            "metrics": metrics,
+            "confusion": confusion_matrix(predictions),
+            "mistakes": worst_mistakes(model, png, predictions),
+        }
+        (artifact / figures.FILE).write_text(json.dumps(content, indent=1) + "\n")
+        (artifact / figures.CARD).write_text(model_card(chosen, metrics, machine))
     listed = list_files(paths.MODEL)
     write_atomically(paths.MANIFEST, listed)
     sha256 = hashlib.sha256(listed).hexdigest()
-    machine = (paths.NETWORK / determinism.MACHINE).read_text().strip()
-    write_atomically(paths.MODEL_CARD, model_card(chosen, metrics, sha256, machine).encode())
+    card = model_card(chosen, metrics, machine, sha256)
+    write_atomically(paths.MODEL_CARD, card.encode())
     print(f"exported; the labels of {count:,} PNG files match the predictions of evaluate")

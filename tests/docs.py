@@ -309,20 +309,22 @@ def long_requests_rule() -> None:
     _sentences(
         f"A request is long if its body has more than {limits.SHORT_BODY // 1024} KiB, if it has",
         f"more than {limits.SHORT_PICTURES} pictures or more than {limits.SHORT_PIXELS:,} pixels,",
-        "or if it asks for several digits per picture.",
+        "or if it asks for several digits per picture, or with `why=true` for where the network",
+        "looked.",
     )
 
 
 def fixed_limits() -> None:
     """Print the limits that no option changes."""
     from service import connections
-    from service.api import limits
+    from service.api import limits, recognize
 
     _sentences(
         f"The pictures of one request together have at most {limits.MAX_LARGEST_PICTURES} times",
         f"`--max-pixels`. A worker keeps at most {connections.CONNECTIONS:,} connections.",
         f"The head of a request has at most {connections.HEADERS} fields and",
-        f"{connections.HEAD // 1024} KiB.",
+        f"{connections.HEAD // 1024} KiB. With `why=true`, a request has one picture, with at most",
+        f"{recognize.MAX_EXPLAINED} digits.",
     )
 
 

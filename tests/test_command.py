@@ -54,11 +54,11 @@ DAMAGE = {
     "a changed byte": (change_a_byte, "data/model is not the pinned artifact: expected"),
     "a missing file": (
         lambda folder: (folder / ARTIFACT / "variables/variables.index").unlink(),
-        "(3 files); run `dvc repro`",
+        "(5 files); run `dvc repro`",
     ),
     "an extra file": (
         lambda folder: (folder / ARTIFACT / "extra").write_text("x"),
-        "(5 files); run `dvc repro`",
+        "(7 files); run `dvc repro`",
     ),
     "no artifact": (
         lambda folder: shutil.rmtree(folder / ARTIFACT),

@@ -164,12 +164,19 @@ def test_without_watch_the_service_waits_for_the_signal(two):
     with running_server(two.repository.path, "--workers=1") as server:
         two.check_out("mlp")
         assert version(server) == two.old
+        assert "# Model card: MNIST, `cnn`" in model_page(server)
         server.process.send_signal(signal.SIGHUP)
         wait_for(server, two.new)
+        assert "# Model card: MNIST, `mlp`" in model_page(server)
+        assert f"<code>{two.new}</code>" in model_page(server)
         # A replacement worker serves the new artifact, too.
         os.kill(server.worker(), signal.SIGKILL)
         wait_until(lambda: answers(server), "the service did not replace the worker")
         assert version(server) == two.new
+
+
+def model_page(server):
+    return requests.get(f"{server.url}/model/", timeout=TIMEOUT).text
 
 
 def answers(server):

@@ -1,18 +1,21 @@
-"""`GET /openapi.json`, the description of all routes, and `GET /docs/`, its Swagger UI page."""
+"""`GET /openapi.json`, the description of all routes, and `GET /docs/`, its Swagger UI page.
+
+The page is a template of this service. Its script and style come from the package flask-swagger-ui.
+"""
 
 from pathlib import Path
 
-from flask import Flask, Response
-from flask_swagger_ui import get_swaggerui_blueprint
+import flask_swagger_ui
+from flask import Blueprint, Flask, Response, render_template
 
 FILE = Path(__file__).parent / "openapi.json"
-# As of flask-swagger-ui 5.34, the page contains an inline script and inline styles.
+ASSETS = Path(flask_swagger_ui.__file__).parent / "dist"
+# As of Swagger UI 5.34, the script adds inline styles.
 POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 )
-# As of flask-swagger-ui 5.34, the default URL repeats the Host header of the request.
-SETTINGS = {"oauth2RedirectUrl": "/docs/oauth2-redirect.html"}
 
 
 def init_app(app: Flask) -> None:
@@ -23,7 +26,11 @@ def init_app(app: Flask) -> None:
     def openapi() -> Response:
         return Response(description, mimetype="application/json")
 
-    docs = get_swaggerui_blueprint("/docs", "/openapi.json", SETTINGS)
+    docs = Blueprint("docs", __name__, static_folder=ASSETS, static_url_path="/docs")
+
+    @docs.get("/docs/")
+    def index() -> str:
+        return render_template("docs.html")
 
     @docs.after_request
     def set_policy(response: Response) -> Response:

@@ -12,6 +12,7 @@ from service.api import (
     auth,
     errors,
     health,
+    model_page,
     open_inference,
     recognize,
     tensorflow_serving,
@@ -60,6 +61,7 @@ def create(
     metrics_route.init_app(app)
     api_docs.init_app(app)
     ui.init_app(app)
+    model_page.init_app(app)
     recognize.init_app(app, model)
     tensorflow_serving.init_app(app, model)
     open_inference.init_app(app, model)

@@ -1,4 +1,4 @@
-"""Optional authentication with a bearer token; only the health routes never require it.
+"""Optional authentication with a bearer token; health checks and pages never require it.
 
 curl -H 'Authorization: Bearer <token>' -F image=@104.png localhost:8080/recognize
 """
@@ -10,9 +10,14 @@ from flask import Request
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
-# Load balancers and Kubernetes call these routes without a token. The responses are harmless: they
-# contain only the health and the version of the model.
-PUBLIC_PATHS = {"/healthz", "/v2/health/live", "/v2/health/ready"}
+# Load balancers and Kubernetes call the health routes without a token, and browsers open the pages
+# without one. The responses are harmless: the health, the version and the figures of the model, the
+# code of the pages, and the description of the API.
+PUBLIC_PATHS = {
+    *("/healthz", "/v2/health/live", "/v2/health/ready"),
+    *("/", "/docs", "/model", "/openapi.json"),  # Flask redirects /docs to /docs/
+}
+PUBLIC_FOLDERS = ("/static/", "/docs/", "/model/")
 
 
 class TokenError(Exception):
@@ -54,7 +59,7 @@ def allows(token: str | None, path: str, header: str | None) -> bool:
         path: The path of the request.
         header: The request's `Authorization` header, or None if it has none.
     """
-    if token is None or path in PUBLIC_PATHS:
+    if token is None or path in PUBLIC_PATHS or path.startswith(PUBLIC_FOLDERS):
         return True
     scheme, _, credentials = (header or "").partition(" ")
     # A comparison in constant time does not reveal how many characters match.

@@ -11,5 +11,7 @@ def init_app(app: Flask) -> None:
 
     @app.get("/healthz")
     def healthz() -> Response:
-        version, sha256, _ = request.environ[ARTIFACT]
-        return json_response({"status": "ok", "version": version, "sha256": sha256})
+        artifact = request.environ[ARTIFACT]
+        return json_response(
+            {"status": "ok", "version": artifact.version, "sha256": artifact.sha256}
+        )

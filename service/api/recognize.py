@@ -13,11 +13,15 @@ from werkzeug.exceptions import BadRequest, UnprocessableEntity, UnsupportedMedi
 
 from service.api import confidence, limits, request_body, uploads
 from service.api.responses import json_response
-from service.recognition import images, segmentation
+from service.recognition import images, occlusion, segmentation
+from service.recognition.engines import Recognizer
 from service.recognition.segmentation import Candidates
 from service.served_model import Model
 
 RAW_TYPES = {f"image/{name.lower()}" for name in images.FORMATS}
+# With `why`, the network runs up to a hundred times for each digit, so for this many digits about
+# as often as for a request with the default maximum of 1,000 images.
+MAX_EXPLAINED = 10
 # `float` also accepts underscores, the digits of other scripts, "nan" and "inf".
 NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 
@@ -28,7 +32,9 @@ def init_app(app: Flask, model: Model) -> None:
     @app.post("/recognize")
     def recognize() -> Response:
         many = _choice("digits", "one", "many") == "many"
-        limits.leave_loop_if(many)  # finding the digits of a number takes 50 ms
+        include_why = _choice("why", "false", "true") == "true"
+        # Finding the digits of a number takes 50 ms, and explaining a digit 15 ms.
+        limits.leave_loop_if(many or include_why)
         include_probabilities = _choice("probabilities", "false", "true") == "true"
         include_preprocessed = _choice("preprocessed", "false", "true") == "true"
         # Clients of versions before 0.2.0 use the former name of `preprocessed`.
@@ -36,6 +42,11 @@ def init_app(app: Flask, model: Model) -> None:
         # The service refuses a number if a part of it is probably not a digit.
         min_confidence = _fraction("min_confidence", confidence.LIKELY if many else 0.0)
         names, contents = _pictures()
+        if include_why and len(contents) > 1:
+            raise BadRequest(
+                f"The parameter why allows one picture per request, not {len(contents):,}; send "
+                "each picture in a request of its own."
+            )
         decoded = uploads.decode_all(segmentation.decode if many else _decode_one, contents, names)
         candidates = np.concatenate([found.images for found in decoded])
         boxes = [box for found in decoded for box in found.boxes]
@@ -64,6 +75,10 @@ def init_app(app: Flask, model: Model) -> None:
                 result["preprocessed"] = candidates[digits]
             if include_seen:
                 result["seen"] = candidates[digits]
+            if include_why:
+                result["why"] = _explain(
+                    model.begin(request.environ).recognizer, candidates[digits]
+                )
             results.append(result)
         return json_response(results[0] if len(results) == 1 else {"results": results})
 
@@ -88,6 +103,25 @@ def _choose(decoded: list[Candidates], probabilities: np.ndarray) -> list[list[i
         chosen.append([start + number for number in found.choose(probabilities[start:end])])
         start = end
     return chosen
+
+
+def _explain(recognizer: Recognizer, digits: np.ndarray) -> list[np.ndarray]:
+    """Return where the network looked in each digit, within the limits of the request.
+
+    Args:
+        recognizer: The engine that answers the request.
+        digits: The images of the digits, uint8 (N, 28, 28).
+    """
+    if len(digits) > MAX_EXPLAINED:
+        raise BadRequest(
+            f"The parameter why allows {MAX_EXPLAINED} digits in a picture, and this one has "
+            f"{len(digits):,}; cut the picture, or leave out why."
+        )
+    maps = []
+    for image in digits:
+        limits.check_time()
+        maps.append(occlusion.explain(recognizer, image))
+    return maps
 
 
 def _choice(name: str, default: str, other: str) -> str:

@@ -10,10 +10,7 @@ from stages.common.params import Params
 TEXT = """\
 # Model card: {name}, `{kind}`
 
-`dvc repro export` writes this card from the metrics of `dvc repro evaluate`. The card describes the
-model in `data/model` that the same `dvc.lock` pins.
-
-SHA-256 of data/model.sha256: `{sha256}`
+`dvc repro export` writes this card from the metrics of `dvc repro evaluate`. {subject}
 
 Trained on: {machine}
 
@@ -59,21 +56,31 @@ Computer Vision", 2019).
 - The second table shows one strength of each corruption. Stronger ones lower the accuracy further.
 """
 
+# A card in the artifact cannot name the hash of the files of which it is one.
+INSIDE = "The card describes the\nmodel whose folder contains it."
+OUTSIDE = """\
+The card describes the
+model in `data/model` that the same `dvc.lock` pins.
 
-def model_card(chosen: Params, metrics: dict[str, Any], sha256: str, machine: str) -> str:
+SHA-256 of data/model.sha256: `{sha256}`"""
+
+
+def model_card(
+    chosen: Params, metrics: dict[str, Any], machine: str, sha256: str | None = None
+) -> str:
     """Write the model card in Markdown.
 
     Args:
         chosen: The parameters of the run.
         metrics: The content of evaluation's metrics.json.
-        sha256: The SHA-256 of the artifact's manifest.
         machine: The class of the machine that trained the network.
+        sha256: The SHA-256 of the artifact's manifest, or None for the card in the artifact.
     """
     recall = metrics["recall"]
     lowest = min(recall, key=recall.__getitem__)
     return TEXT.format(
         **{key: value for key, value in metrics.items() if not isinstance(value, dict)},
-        sha256=sha256,
+        subject=OUTSIDE.format(sha256=sha256) if sha256 else INSIDE,
         machine=machine,
         name=chosen.data.name,
         source=chosen.data.source,

@@ -10,15 +10,14 @@ from tests.conftest import PROJECT, TRANSPORTS, client_of_server, in_process, st
 
 TOKEN = "x" * 64
 HEALTH = ["/healthz", "/v2/health/live", "/v2/health/ready"]
+PAGES = [
+    *("/", "/static/page.js", "/docs", "/docs/", "/docs/swagger-ui.css", "/openapi.json"),
+    *("/model", "/model/"),
+]
 PROTECTED = [
-    "/",
-    "/recognize",
-    "/metrics",
-    "/openapi.json",
-    "/docs/",
-    "/v1/models/mnist",
-    "/v2",
-    "/no",
+    *("/recognize", "/metrics", "/v1/models/mnist", "/v2", "/no"),
+    # Only whole names are public.
+    *("/static", "/docs2", "/openapi.json/", "/models", "/healthz/"),
 ]
 
 
@@ -37,8 +36,8 @@ def get(client, path, header=None):
     return client.get(path, headers={"Authorization": header} if header else {})
 
 
-@pytest.mark.parametrize("path", HEALTH)
-def test_the_health_routes_need_no_token(guarded, path):
+@pytest.mark.parametrize("path", HEALTH + PAGES)
+def test_health_checks_and_pages_need_no_token(guarded, path):
     assert get(guarded, path).status_code == 200
 
 
@@ -55,6 +54,11 @@ def test_every_other_route_requires_the_token(guarded, path, header):
         "error": "This service requires a token; send it in the header "
         "Authorization: Bearer <token>."
     }
+
+
+@pytest.mark.parametrize("path", ["/docs/../metrics", "/static/../metrics", "/docs/%2e%2e/metrics"])
+def test_no_path_below_a_page_leads_to_another_route(guarded, path):
+    assert get(guarded, path).status_code in (401, 404)
 
 
 @pytest.mark.parametrize("header", [f"Bearer {TOKEN}", f"bearer  {TOKEN}"])

@@ -4,12 +4,14 @@ import io
 import json
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from service.api.limits import Limits
-from service.recognition import images
+import service
+from service.api.limits import ON_LOOP, Limits, LongRequestError
+from service.recognition import engines, images, occlusion, pin
 
 
 def recognize(client, query="", **options):
@@ -302,10 +304,8 @@ def test_an_invalid_picture_is_reported_before_a_doubtful_one(client, by_confide
 
 
 def test_min_confidence_names_the_doubtful_digit_of_many(client, testing):
-    page = Image.new("L", (1000, 120), 255)
-    for index, image in enumerate(testing[0][:10]):
-        page.paste(Image.fromarray(255 - image).resize((90, 90)), (100 * index + 5, 10))
-    files = field(png(page))
+    content = number_of(*testing[0][:10])
+    files = field(content)
     many = "?digits=many&probabilities=true"
     rows = recognize(client, f"{many}&min_confidence=0", files=files).json()["probabilities"]
     sure = [max(row) for row in rows]
@@ -318,7 +318,7 @@ def test_min_confidence_names_the_doubtful_digit_of_many(client, testing):
     assert answer.json()["error"].startswith(start)
     answer = recognize(client, f"{many}&min_confidence={lowest}", files=files)
     assert answer.json()["probabilities"] == rows
-    files = [("image", ("a.png", png(page))), ("image", ("b.png", png(page)))]
+    files = [("image", ("a.png", content)), ("image", ("b.png", content))]
     answer = recognize(client, f"{many}&min_confidence={limit}", files=files)
     assert answer.json()["error"].startswith(f"Picture 1 (a.png): {start}")
 
@@ -356,6 +356,65 @@ def test_another_value_of_min_confidence_returns_400(client, value):
     assert answer.status_code == 400
     sentence = f"The parameter min_confidence must be a number from 0 to 1, not {value!r}."
     assert answer.json()["error"] == (sentence if len(sentence) < 1000 else f"{sentence[:1000]}...")
+
+
+def number_of(*digits):
+    """Return a picture of digits side by side."""
+    page = Image.new("L", (100 * len(digits), 120), 255)
+    for index, image in enumerate(digits):
+        page.paste(Image.fromarray(255 - image).resize((90, 90)), (100 * index + 5, 10))
+    return png(page)
+
+
+def test_why_returns_where_the_network_looked(client, testing, png_files, artifact):
+    answer = recognize(client, "?why=true", files=field(png_files[7].read_bytes())).json()
+    assert list(answer) == ["filename", "labels", "why"]
+    assert answer["labels"] == [artifact.predictions[7]]
+    recognizer = engines.load(artifact.path / pin.ARTIFACT, "litert")
+    expected = occlusion.explain(recognizer, testing[0][7])
+    assert expected.any()
+    np.testing.assert_allclose(answer["why"], [expected], atol=1e-6)
+
+
+def test_why_returns_a_map_for_each_digit_of_a_number(client, testing):
+    body = {"files": field(number_of(*testing[0][:3]))}
+    query = "?digits=many&min_confidence=0&preprocessed=true&why=true"
+    answer = recognize(client, query, **body).json()
+    assert np.shape(answer["why"]) == (len(answer["labels"]), 28, 28)
+    for image, found in zip(answer["preprocessed"], answer["why"], strict=True):
+        far_from_ink = cv2.dilate(np.array(image, np.uint8), np.ones((13, 13))) == 0
+        assert not np.array(found)[far_from_ink].any()
+
+
+@pytest.mark.parametrize("query", ["why=true", "digits=many"])
+def test_a_request_that_takes_long_leaves_the_event_loop(artifact, query):
+    client = service.create_app(artifact.path / "dvc.lock").test_client()
+    request = {"data": VALID, "content_type": "image/png", "environ_overrides": {ON_LOOP: True}}
+    assert client.post("/recognize?probabilities=true", **request).status_code == 200
+    with pytest.raises(LongRequestError):
+        client.post(f"/recognize?{query}", **request)
+
+
+def test_why_accepts_only_one_picture(client):
+    answer = recognize(client, "?why=true", files=field(VALID, VALID))
+    assert answer.status_code == 400
+    assert answer.json()["error"] == (
+        "The parameter why allows one picture per request, not 2; send each picture in a request "
+        "of its own."
+    )
+
+
+def test_why_accepts_ten_digits(client):
+    strokes = [np.asarray(stroke())] * 11
+    query = "?digits=many&min_confidence=0&why=true"
+    answer = recognize(client, query, files=field(number_of(*strokes[:10])))
+    assert len(answer.json()["why"]) == 10
+    answer = recognize(client, query, files=field(number_of(*strokes)))
+    assert answer.status_code == 400
+    assert answer.json()["error"] == (
+        "The parameter why allows 10 digits in a picture, and this one has 11; cut the picture, "
+        "or leave out why."
+    )
 
 
 def test_every_mode_and_size_returns_a_label(client):

@@ -202,11 +202,11 @@ def collide(folder):
 @pytest.mark.parametrize(
     ("damage", "difference", "count"),
     [
-        (change_a_byte, ", with another SHA-256 of variables/variables.data-00000-of-00001", 5),
-        (remove_a_file, ", without variables/variables.index", 4),
-        (add_a_file, ", with extra, which data/model.sha256 does not list", 6),
-        (rename_a_file, ", without saved_model.pb", 5),
-        (collide, ", with another SHA-256 of collision", 5),
+        (change_a_byte, ", with another SHA-256 of variables/variables.data-00000-of-00001", 7),
+        (remove_a_file, ", without variables/variables.index", 6),
+        (add_a_file, ", with extra, which data/model.sha256 does not list", 8),
+        (rename_a_file, ", without saved_model.pb", 7),
+        (collide, ", with another SHA-256 of collision", 7),
     ],
 )
 def test_copy_names_the_first_file_that_differs(pinned, tmp_path, damage, difference, count):

@@ -1,10 +1,15 @@
+import base64
+import json
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from service.recognition import engines, figures
+from service.recognition.images import decode
 from stages import export
+from stages.common import network
 from stages.common.runner import StageError
 from tests.c_api import Graph
 
@@ -74,6 +79,51 @@ def test_sha256sum_verifies_the_artifact(scratch):
 def test_model_card_names_the_sha256_of_the_manifest(repository, sha256):
     card = (repository.path / "data/model_card.md").read_text()
     assert f"SHA-256 of data/model.sha256: `{sha256}`" in card
+
+
+def test_the_artifact_has_its_figures(repository, testing, predictions):
+    data = repository.path / "data"
+    found = figures.read(data / "model")
+    assert found is not None
+    assert found.metrics == json.loads((data / "evaluation/metrics.json").read_text())
+    np.testing.assert_array_equal(
+        found.confusion,
+        [
+            np.bincount(predictions[testing[1] == label], minlength=10).tolist()
+            for label in range(10)
+        ],
+    )
+    card = (data / "model_card.md").read_text()
+    assert found.card.partition("Trained on")[2] == card.partition("Trained on")[2]
+
+
+def test_the_most_confident_mistakes_come_first(repository, testing, predictions):
+    images, labels = testing
+    artifact = repository.path / "data/model"
+    found = figures.read(artifact)
+    assert found is not None
+    _, probabilities = engines.load(artifact, "litert").recognize(images)
+    wrong = np.flatnonzero(predictions != labels)
+    confidence = probabilities.max(1)
+    assert len(found.mistakes) == min(len(wrong), 32)
+    shown = [mistake.id for mistake in found.mistakes]
+    assert set(shown) <= set(wrong)
+    assert [mistake.confidence for mistake in found.mistakes] == pytest.approx(
+        sorted(confidence[wrong], reverse=True)[:32], abs=1e-3
+    )
+    for mistake in found.mistakes:
+        assert (mistake.label, mistake.prediction) == (labels[mistake.id], predictions[mistake.id])
+        pixels = decode(base64.b64decode(mistake.png))
+        np.testing.assert_array_equal(pixels, images[mistake.id])
+
+
+def test_a_network_without_mistakes_has_none(repository, tmp_path, testing):
+    table = tmp_path / "predictions.csv"
+    rows = [f"{label},{label}" for label in testing[1]]
+    table.write_text("\n".join(["label,prediction", *rows]))
+    model = network.load(repository.path / "data/network")
+    assert export.worst_mistakes(model, repository.path / "data/png/testing", table) == []
+    assert np.trace(export.confusion_matrix(table)) == len(rows)
 
 
 def test_exports_contain_no_empty_folder_and_no_fingerprint(repository):

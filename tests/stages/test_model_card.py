@@ -25,7 +25,7 @@ METRICS = {
 
 def test_card_shows_the_metrics():
     chosen = params.load(PROJECT / "params.yaml")
-    text = model_card(chosen, METRICS, SHA256, MACHINE)
+    text = model_card(chosen, METRICS, MACHINE, SHA256)
     assert text.startswith(f"# Model card: {chosen.data.name}, `{chosen.network.kind}`\n")
     assert f"\nSHA-256 of data/model.sha256: `{SHA256}`\n" in text
     assert determinism.recorded_class(text) == MACHINE
@@ -39,9 +39,18 @@ def test_card_shows_the_metrics():
     assert "12,345 parameters and computes 6,789,000 multiply-adds per image" in text
 
 
+def test_card_in_the_artifact_names_no_hash():
+    chosen = params.load(PROJECT / "params.yaml")
+    inside = model_card(chosen, METRICS, MACHINE)
+    outside = model_card(chosen, METRICS, MACHINE, SHA256)
+    assert "SHA-256" not in inside
+    assert "The card describes the\nmodel whose folder contains it.\n\nTrained on" in inside
+    assert inside.partition("Trained on")[2] == outside.partition("Trained on")[2]
+
+
 def test_card_describes_what_the_training_adds():
     chosen = params.load(PROJECT / "params.yaml")
-    text = model_card(chosen, METRICS, SHA256, MACHINE)
+    text = model_card(chosen, METRICS, MACHINE, SHA256)
     names = " and ".join(f"{source.name} ({source.license})" for source in chosen.data.handwriting)
     assert f"{chosen.recipe.handwriting_fraction:.0%} of the digits in each batch: {names}." in text
     drawn = f"make up {chosen.recipe.drawn_digit_fraction:.0%} of the digits in each batch."
@@ -53,6 +62,6 @@ def test_card_describes_what_the_training_adds():
 def test_card_of_a_training_that_adds_nothing():
     chosen = params.load(PROJECT / "params.yaml")
     alone = chosen.model_copy(update={"network": chosen.network.model_copy(update={"kind": "mlp"})})
-    text = model_card(alone, METRICS | {"handwriting": {}}, SHA256, MACHINE)
+    text = model_card(alone, METRICS | {"handwriting": {}}, MACHINE, SHA256)
     assert "The training uses only MNIST, without distortion." in text
     assert "No other handwriting was measured." in text
