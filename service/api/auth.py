@@ -12,7 +12,7 @@ from werkzeug.exceptions import Unauthorized
 
 # Load balancers and Kubernetes call these routes without a token. The responses are harmless: they
 # contain only the health and the version of the model.
-PUBLIC_PATHS = {"/healthz", "/v2/health/live", "/v2/health/ready"}
+PUBLIC_PATHS = {"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"}
 
 
 class TokenError(Exception):
