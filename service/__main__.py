@@ -1,12 +1,17 @@
 """Serve the artifact that dvc.lock pins: python -m service."""
 
 import argparse
+import errno
 import gc
+import logging
 import os
+import re
 import resource
+import select
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import time
 import warnings
@@ -17,11 +22,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Thread
+from typing import NoReturn
 
 import cv2
 import uvloop
 
-from service import access_log, metrics, reload, supervisor
+from service import environment, log, metrics, reload, supervisor
 from service.api import auth
 from service.api.limits import Limits
 from service.recognition import engines, pin
@@ -29,21 +35,33 @@ from service.reload import Watcher
 
 ARTIFACTS = "artifacts"  # a folder in the private folder of a running service
 
+logger = logging.getLogger("service")
+
 
 def main() -> None:
     options = _options()
+    log.configure(options.log_format)
     if options.engine == "tensorflow" and find_spec("tensorflow") is None:
-        sys.exit(
-            "service: the engine tensorflow needs TensorFlow, which is not installed; "
+        _refuse(
+            "the engine tensorflow needs TensorFlow, which is not installed; "
             "`pip install tensorflow-cpu`, or use --engine litert"
         )
     try:
         token = auth.read(options.token_file) if options.token_file else None
-        listeners = _listen(options.host, options.port, options.workers)
-        with TemporaryDirectory(prefix="mnist-service-") as private:
-            sys.exit(_serve(options, token, Path(private), listeners))
+        tls = _tls(options.tls_certificate, options.tls_key) if options.tls_key else None
+        listeners = _listen(options)
+        try:
+            with TemporaryDirectory(prefix="mnist-service-") as private:
+                sys.exit(_serve(options, token, tls, Path(private), listeners))
+        finally:
+            _close(listeners)
     except (pin.PinError, auth.TokenError) as error:
-        sys.exit(f"service: {error}")
+        _refuse(str(error))
+
+
+def _refuse(reason: str) -> NoReturn:
+    logger.error(reason)
+    sys.exit(1)
 
 
 def _options() -> argparse.Namespace:
@@ -52,7 +70,10 @@ def _options() -> argparse.Namespace:
         description="Serve handwritten-digit recognition from exactly the artifact that dvc.lock "
         "pins. The service verifies the artifact before it loads it. If the files differ from the "
         "pinned hashes, the service reports the difference and exits with status 1.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        epilog="The environment variable in brackets sets the same as the option. An option on the "
+        "command line wins.",
+        allow_abbrev=False,
+        formatter_class=environment.HelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=_number(1, 65535), default=8080, help="port to listen on")
@@ -63,10 +84,32 @@ def _options() -> argparse.Namespace:
         help="number of worker processes, one per core by default; each loads the model",
     )
     parser.add_argument(
+        "--uds", type=Path, help="path of a Unix socket to listen on, instead of --host and --port"
+    )
+    parser.add_argument(
+        "--tls-certificate", type=Path, help="file with the certificate chain, to speak TLS (PEM)"
+    )
+    parser.add_argument(
+        "--tls-key", type=Path, help="file with the private key of the certificate (PEM)"
+    )
+    parser.add_argument(
+        "--cors-origin",
+        type=_origin,
+        help="origin whose pages may send requests from a browser, such as https://example.com, or "
+        "* for all",
+    )
+    parser.add_argument(
+        "--drain",
+        type=_number(0, 3600),
+        default=0,
+        help="seconds to go on answering after SIGTERM or SIGINT, while /readyz answers 503; a "
+        "second signal ends them",
+    )
+    parser.add_argument(
         "--queue",
         type=_number(1, 65536),
         default=Limits.queue,
-        help="most requests that wait in each worker; further requests get 503",
+        help="maximum number of waiting requests in each worker; further requests get 503",
     )
     parser.add_argument(
         "--timeout",
@@ -78,19 +121,19 @@ def _options() -> argparse.Namespace:
         "--max-body",
         type=_number(1024, 1 << 30),
         default=Limits.body,
-        help="most bytes in the body of a request",
+        help="maximum size of a request body in bytes",
     )
     parser.add_argument(
         "--max-images",
         type=_number(1, 1_000_000),
         default=Limits.images,
-        help="most images in a request",
+        help="maximum number of images in a request",
     )
     parser.add_argument(
         "--max-pixels",
         type=_number(28 * 28, 80_000_000),
         default=Limits.pixels,
-        help="most pixels in a picture",
+        help="maximum number of pixels in a picture",
     )
     parser.add_argument(
         "--token-file",
@@ -100,7 +143,8 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--watch",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default=False,
         help="load a new artifact as soon as the lock file pins it; otherwise only on SIGHUP",
     )
     parser.add_argument(
@@ -111,9 +155,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--log-format",
-        choices=access_log.FORMATS,
+        choices=log.FORMATS,
         default="text",
-        help="format of the access log, one line per request",
+        help="format of the log, which has one line per request",
     )
     parser.add_argument(
         "--lock",
@@ -123,11 +167,29 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--allow-md5-only",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default=False,
         help="accept a lock file that pins the artifact by MD5 only, without data/model.sha256; an "
         "attacker can make two artifacts with one MD5",
     )
-    return parser.parse_args()
+    parser.add_argument(
+        "--artifact",
+        type=Path,
+        help="folder of an artifact to serve without a lock file; needs --pin",
+    )
+    parser.add_argument(
+        "--pin",
+        type=_sha256,
+        help="SHA-256 that the manifest of --artifact must have, as /healthz names it",
+    )
+    options = environment.parse(parser)
+    if (options.tls_certificate is None) != (options.tls_key is None):
+        parser.error("--tls-certificate and --tls-key need each other")
+    if (options.artifact is None) != (options.pin is None):
+        parser.error("--artifact and --pin need each other")
+    if options.artifact and options.watch:
+        parser.error("--watch follows a lock file, but --pin names one artifact; remove --watch")
+    return options
 
 
 def _number(least: int, most: int) -> "partial[int]":
@@ -140,48 +202,110 @@ def _parse_number(least: int, most: int, text: str) -> int:
     return int(text)
 
 
-def _listen(host: str, port: int, workers: int) -> list[socket.socket]:
+def _origin(text: str) -> str:
+    if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#@,;]+", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not * or an origin such as https://example.com, without a path"
+        )
+    return text
+
+
+def _sha256(text: str) -> str:
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a SHA-256 of 64 hexadecimal digits, as `sha256sum {pin.MANIFEST}` "
+            "prints"
+        )
+    return text
+
+
+def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # Without a password, OpenSSL would ask for that of an encrypted key.
+        context.load_cert_chain(certificate, key, password="")
+    except OSError as error:  # ssl.SSLError is a subclass
+        reason = error.strerror or "no certificate chain and its unencrypted key in PEM"
+        _refuse(f"cannot speak TLS with {certificate} and {key} ({reason})")
+    return context
+
+
+def _listen(options: argparse.Namespace) -> list[socket.socket]:
+    """Return a listening socket for each worker."""
+    try:
+        if options.uds:
+            return [_listen_on_path(options.uds)] * options.workers
+        return _listen_on_port(options.host, options.port, options.workers)
+    except OSError as error:
+        place = options.uds or f"{options.host}:{options.port}"
+        remedy = "--uds" if options.uds else "--host or --port"
+        _refuse(f"cannot listen on {place} ({error.strerror or error}); choose another {remedy}")
+
+
+def _listen_on_path(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    if path.is_socket():
+        with socket.socket(socket.AF_UNIX) as client, suppress(ConnectionRefusedError):
+            client.connect(str(path))
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        path.unlink()  # a service that was killed has left it
+    listener.bind(str(path))
+    listener.listen()
+    return listener
+
+
+def _listen_on_port(host: str, port: int, workers: int) -> list[socket.socket]:
     """Return a listening socket for each worker.
 
     Linux distributes connections over sockets that share a port (SO_REUSEPORT) more evenly than
     over workers that share one socket. This process also keeps the sockets open, so that
     connections to a worker that dies wait for its replacement.
     """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        count = workers if sys.platform == "linux" else 1
-        probe, *listeners = [socket.socket(family, kind, protocol) for _ in range(1 + count)]
-        with probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            # Without SO_REUSEPORT, this fails if another program listens on the port.
-            probe.bind(address)
-        for listener in listeners:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            listener.bind(address)
-            listener.listen()
-    except OSError as error:
-        reason = f"cannot listen on {host}:{port} ({error.strerror})"
-        sys.exit(f"service: {reason}; choose another --host or --port")
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    count = workers if sys.platform == "linux" else 1
+    probe, *listeners = [socket.socket(family, kind, protocol) for _ in range(1 + count)]
+    with probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Without SO_REUSEPORT, this fails if another program listens on the port.
+        probe.bind(address)
+    for listener in listeners:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(address)
+        listener.listen()
     return listeners if count == workers else listeners * workers
 
 
+def _close(listeners: list[socket.socket]) -> None:
+    for listener in listeners:
+        if listener.family == socket.AF_UNIX and listener.fileno() >= 0:
+            # Before the workers stop: then another service may listen on this path.
+            Path(listener.getsockname()).unlink(missing_ok=True)
+        listener.close()
+
+
 def _serve(
-    options: argparse.Namespace, token: str | None, private: Path, listeners: list[socket.socket]
+    options: argparse.Namespace,
+    token: str | None,
+    tls: ssl.SSLContext | None,
+    private: Path,
+    listeners: list[socket.socket],
 ) -> int:
     """Serve until a signal stops the service, and return the exit status."""
     artifacts, metrics_folder = private / ARTIFACTS, private / "metrics"
     artifacts.mkdir()
     metrics_folder.mkdir()
-    watcher = Watcher(
-        options.lock, options.engine, artifacts, options.watch, options.allow_md5_only
-    )
-    print(
-        f"Serving {pin.ARTIFACT} {watcher.served} at http://{options.host}:{options.port} "
-        f"({options.workers} workers, {options.engine})",
-        flush=True,
+    if options.artifact:
+        name, read = str(options.artifact), partial(pin.of_folder, options.artifact, options.pin)
+    else:
+        name, read = pin.ARTIFACT, partial(pin.read, options.lock, options.allow_md5_only)
+    watcher = Watcher(read, name, options.lock, options.engine, artifacts, options.watch)
+    address = f"{'https' if tls else 'http'}://{options.host}:{options.port}"
+    logger.info(
+        "Serving %s %s at %s (%s workers, %s)",
+        *(name, watcher.served, options.uds or address, options.workers, options.engine),
     )
     # Each worker uses one core, so more threads in TensorFlow or OpenCV would only compete.
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
@@ -203,24 +327,40 @@ def _serve(
     with suppress(ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     signal_pipe = supervisor.signals()
-    work = partial(_work, options, token, limits, private, os.getpid(), listeners)
+    draining = supervisor.Flag()
+    work = partial(_work, options, token, tls, limits, private, os.getpid(), listeners, draining)
     workers = supervisor.Workers(work, options.workers)
     watcher.start()
     try:
-        return _supervise(workers, watcher, signal_pipe)
+        return _supervise(workers, watcher, signal_pipe, draining, options.drain)
     finally:
-        for listener in listeners:
-            listener.close()
+        _close(listeners)
         workers.stop()
 
 
-def _supervise(workers: supervisor.Workers, watcher: Watcher, signal_pipe: int) -> int:
-    """Handle signals until one of them stops the service, and return the exit status."""
+def _supervise(
+    workers: supervisor.Workers,
+    watcher: Watcher,
+    signal_pipe: int,
+    draining: supervisor.Flag,
+    drain: int,
+) -> int:
+    """Handle signals until one of them stops the service, and return the exit status.
+
+    After the first signal to stop, the workers go on for `drain` seconds, or until the second one.
+    """
+    end = None
     while True:
+        seconds = None if end is None else max(0, end - time.monotonic())
+        if not select.select([signal_pipe], [], [], seconds)[0]:
+            return 0
         (number,) = os.read(signal_pipe, 1)
         if number in supervisor.STOPPING:
-            return 0
-        if number == signal.SIGHUP:
+            if draining.is_on() or not drain:
+                return 0
+            draining.turn_on()
+            end = time.monotonic() + drain
+        elif number == signal.SIGHUP:
             watcher.wake()
         elif not workers.replace_dead():
             return 1
@@ -229,10 +369,12 @@ def _supervise(workers: supervisor.Workers, watcher: Watcher, signal_pipe: int) 
 def _work(
     options: argparse.Namespace,
     token: str | None,
+    tls: ssl.SSLContext | None,
     limits: Limits,
     private: Path,
     parent: int,
     listeners: list[socket.socket],
+    draining: supervisor.Flag,
     place: int,
 ) -> None:
     """Run a worker: load the model, and answer requests on the listener with index `place`."""
@@ -250,7 +392,9 @@ def _work(
     artifacts = private / ARTIFACTS
     now = reload.available(reload.published(artifacts))
     model = Model(Path(now.folder), now.version, now.sha256, options.engine)
-    server = Server(model, artifacts, limits, token, options.log_format)
+    server = Server(
+        model, artifacts, limits, token, options.log_format, options.cors_origin, draining
+    )
     cv2.setNumThreads(1)
     # `recognition.images` suppresses warnings with `catch_warnings`, which is not thread-safe, so
     # suppress them for the whole process.
@@ -258,7 +402,7 @@ def _work(
     # Exclude the loaded objects from garbage collection.
     gc.collect()
     gc.freeze()
-    uvloop.run(connections.serve(server, listeners[place]))
+    uvloop.run(connections.serve(server, listeners[place], tls))
 
 
 def _end_with(parent: int, private: Path) -> None:

@@ -8,13 +8,15 @@ client occupies no thread and delays no other client.
 import asyncio
 import math
 import re
+import signal
+import socket
 import sys
 from email.utils import formatdate
 from enum import Enum, auto
 from functools import lru_cache, partial
 from http import HTTPStatus
 from io import BytesIO
-from socket import socket
+from ssl import SSLContext
 from typing import cast
 from urllib.parse import quote, unquote_to_bytes
 from wsgiref.types import WSGIEnvironment
@@ -27,7 +29,7 @@ from werkzeug.exceptions import (
     RequestTimeout,
 )
 
-from service import metrics, supervisor
+from service import metrics
 from service.api.limits import REFUSAL
 from service.server import Answer, Server
 
@@ -36,6 +38,7 @@ BACKLOG = 2048  # the maximum number of connections that wait until a worker acc
 HEADERS = 100  # the maximum number of header fields of a request
 # The maximum number of bytes of a request's head, and of framing between the bytes of its body.
 HEAD = 1 << 16
+TLS_SHUTDOWN = 2  # seconds for a client to confirm that its TLS connection ends
 
 BASE: WSGIEnvironment = {
     "REQUEST_METHOD": "-",  # the access log shows "-" for a head that was not parsed
@@ -111,10 +114,13 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         client, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        if isinstance(own, str):  # a Unix socket has a path instead of addresses
+            client, own = None, ("localhost", "")
         self._base = BASE | {
             "REMOTE_ADDR": client[0] if client else "",
             "SERVER_NAME": own[0],
             "SERVER_PORT": str(own[1]),
+            "wsgi.url_scheme": "https" if transport.get_extra_info("sslcontext") else "http",
         }
         self._await_head()
         self._shared.open.add(self)
@@ -167,7 +173,8 @@ class Connection(asyncio.Protocol):
         status, headers, content = answer
         lines = [f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\nDate: {self._shared.date}\r\n"]
         lines += [f"{name}: {value}\r\n" for name, value in headers if name != "Date"]
-        keep = self._keep and self._whole and not self._shared.stopping
+        leaving = self._shared.stopping or self._shared.server.draining.is_on()
+        keep = self._keep and self._whole and not leaving
         lines.append(f"Connection: {'keep-alive' if keep else 'close'}\r\n\r\n")
         self._transport.write("".join(lines).encode("latin-1") + content)
         whole = self._whole
@@ -179,9 +186,9 @@ class Connection(asyncio.Protocol):
         self._phase, self._data = Phase.CLOSE, b""
         if whole:
             self._transport.close()
-        else:
+        elif self._transport.can_write_eof():
             # Closing with unread bytes would reset the connection before the client reads the
-            # response.
+            # response. With TLS, the client has to close the connection.
             self._transport.write_eof()
 
     def _await_head(self) -> None:
@@ -346,15 +353,20 @@ def _normalized(head: bytes) -> bytes:
     return quote(line, safe=ASCII).encode() + UPGRADE.sub(b"", line_end + headers)
 
 
-async def serve(server: Server, listener: socket) -> None:
-    """Accept connections on `listener` and answer their requests until SIGTERM or SIGINT."""
+async def serve(server: Server, listener: socket.socket, tls: SSLContext | None) -> None:
+    """Accept connections on `listener` and answer their requests until SIGTERM."""
     loop = asyncio.get_running_loop()
     signaled = asyncio.Event()
-    for number in supervisor.STOPPING:
-        loop.add_signal_handler(number, signaled.set)
+    loop.add_signal_handler(signal.SIGTERM, signaled.set)
     connections = Connections(server)
-    accepting = await loop.create_server(
-        partial(Connection, connections), sock=listener, backlog=BACKLOG
+    is_unix = listener.family == socket.AF_UNIX
+    accepting = await (loop.create_unix_server if is_unix else loop.create_server)(
+        partial(Connection, connections),
+        sock=listener,
+        backlog=BACKLOG,
+        ssl=tls,
+        ssl_handshake_timeout=server.limits.seconds if tls else None,
+        ssl_shutdown_timeout=TLS_SHUTDOWN if tls else None,
     )
     tasks = [asyncio.create_task(connections.watch()), asyncio.create_task(server.follow())]
     await signaled.wait()

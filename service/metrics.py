@@ -2,11 +2,18 @@
 
 The workers share files in the folder that the environment variable PROMETHEUS_MULTIPROC_DIR names.
 Without this variable, the metrics cover this process alone.
+
+Most metrics have the version of the model as a label. Only the series of the version in service and
+of the one before it are kept, because each version would add about a hundred.
 """
 
 import os
+import re
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from threading import Lock
+from typing import Any
 from wsgiref.types import WSGIEnvironment
 
 import numpy as np
@@ -25,28 +32,26 @@ ROUTE = "service.route"  # key in a request's WSGI environ: the pattern of its r
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # A client can invent methods, and each would create a new time series.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+VERSIONS = 2  # versions of the model whose series are kept
+OF_A_VERSION = re.compile(r".+_([0-9a-f]{32})_\d+\.db")  # a file with the series of one version
 
 
 class Metrics:
     """The metrics of this process."""
 
     def __init__(self) -> None:
-        # prometheus_client 0.26 reads PROMETHEUS_MULTIPROC_DIR only when it is imported, before the
-        # service sets it (https://github.com/prometheus/client_python/issues/886).
-        # Without the identifier, each change of a value takes a system call.
-        process = os.getpid()
-        values.ValueClass = (
-            values.MultiProcessValue(lambda: process) if FOLDER in os.environ else values.MutexValue
-        )
+        self._creation = Lock()
+        self.versions: dict[str, Version] = {}  # the one in service is the last
+        values.ValueClass = _values(str(os.getpid()))
         self.requests = Counter(
             "mnist_requests_total",
             "Requests answered.",
-            ["method", "route", "status"],
+            ["version", "method", "route", "status"],
         )
         self.seconds = Histogram(
             "mnist_request_seconds",
             "Seconds from the last byte of a request to its response, including the queue.",
-            ["route"],
+            ["version", "route"],
             buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
         )
         self.in_flight = Gauge(
@@ -54,10 +59,11 @@ class Metrics:
             "Requests that have begun and have no response yet.",
             multiprocess_mode="livesum",
         )
-        self.images = Counter("mnist_images_total", "Images recognized.", ["label"])
+        self.images = Counter("mnist_images_total", "Images recognized.", ["version", "label"])
         self.confidence = Histogram(
             "mnist_confidence_ratio",
             "Probability of the predicted label. Lower values than usual mean unusual pictures.",
+            ["version"],
             buckets=(0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0),
         )
         self.batch = Histogram(
@@ -67,8 +73,8 @@ class Metrics:
         )
         self.model = Gauge(
             "mnist_model_info",
-            "1 for the artifact in service, 0 for an earlier artifact. The label sha256 is empty "
-            "if the artifact is pinned by MD5 only.",
+            "1 for the artifact in service, 0 for the one before. The label sha256 is empty if the "
+            "artifact is pinned by MD5 only.",
             ["version", "sha256"],
             multiprocess_mode="livemax",
         )
@@ -77,8 +83,78 @@ class Metrics:
             "1 while the service keeps an older artifact because it cannot serve the pinned one.",
             multiprocess_mode="livemax",
         )
-        # Looking up the counter of a label takes longer than incrementing it.
-        self.images_of = [self.images.labels(label) for label in range(10)]
+
+    def serve(self, version: str, sha256: str) -> None:
+        """Keep the series of a version and of the one before, and remove all others.
+
+        Args:
+            version: The version that this process serves from now on.
+            sha256: The SHA-256 of the artifact's manifest, or an empty string.
+        """
+        for before in self.versions.values():
+            before.info.set(0)
+        new = self.versions.pop(version, None) or Version(self, version)
+        new.info = new.series(self.model, sha256)
+        new.info.set(1)
+        self.versions[version] = new
+        for old in list(self.versions)[:-VERSIONS]:
+            self.versions.pop(old).remove()
+        for file in Path(os.environ[FOLDER]).iterdir() if FOLDER in os.environ else ():
+            match = OF_A_VERSION.fullmatch(file.name)
+            if match and match[1] not in self.versions:  # perhaps of a worker that has died
+                file.unlink(missing_ok=True)
+
+    def create(self, kind: Any, metric: Any, *labels: object) -> Any:
+        """Return a series of a metric, whose value is of this kind."""
+        with self._creation:
+            values.ValueClass = kind
+            return metric.labels(*labels)
+
+
+class Version:
+    """The series of one version of the model."""
+
+    def __init__(self, metrics: Metrics, version: str) -> None:
+        self._metrics = metrics
+        self._version = version
+        self._values = _values(f"{version}_{os.getpid()}")
+        # Looking up a series takes longer than incrementing it.
+        self.images = [self.series(metrics.images, label) for label in range(10)]
+        self.confidence = self.series(metrics.confidence)
+        self.request = cache(self._request)
+        self.info: Gauge
+
+    def series(self, metric: Any, *labels: object) -> Any:
+        """Return a series of a metric, from the labels beside the version."""
+        return self._metrics.create(self._values, metric, self._version, *labels)
+
+    def _request(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        metrics = self._metrics
+        return self.series(metrics.requests, method, route, status), self.series(
+            metrics.seconds, route
+        )
+
+    def remove(self) -> None:
+        """Remove all series of this version."""
+        metrics = self._metrics
+        for metric in (
+            metrics.requests,
+            metrics.seconds,
+            metrics.images,
+            metrics.confidence,
+            metrics.model,
+        ):
+            metric.remove_by_labels({"version": self._version})
+        if FOLDER in os.environ:
+            self._values.close_all_files()
+
+
+def _values(name: str) -> Any:
+    """Return a class of values. If the workers share files, the name is a part of theirs."""
+    # prometheus_client 0.26 reads PROMETHEUS_MULTIPROC_DIR only when it is imported, before the
+    # service sets it (https://github.com/prometheus/client_python/issues/886). By default, it also
+    # asks for the process id at each change of a value, which takes a system call.
+    return values.MultiProcessValue(lambda: name) if FOLDER in os.environ else values.MutexValue
 
 
 @cache
@@ -87,46 +163,46 @@ def current() -> Metrics:
     return Metrics()
 
 
-def observe(labels: np.ndarray, probabilities: np.ndarray) -> None:
+def observe(version: str, labels: np.ndarray, probabilities: np.ndarray) -> None:
     """Count the images of one request.
 
     Args:
+        version: The version of the model that recognized them.
         labels: The predicted labels, int64 (N,).
         probabilities: The probabilities of the ten labels, float32 (N, 10).
     """
     metrics = current()
-    for label in labels.tolist():
-        metrics.images_of[label].inc()
-    for confidence in probabilities.max(1).tolist():
-        metrics.confidence.observe(confidence)
     metrics.batch.observe(len(labels))
+    if series := metrics.versions.get(version):  # else, two other versions came during the request
+        for label in labels.tolist():
+            series.images[label].inc()
+        for confidence in probabilities.max(1).tolist():
+            series.confidence.observe(confidence)
 
 
-def count(environ: WSGIEnvironment, status: int, duration: float) -> None:
+def count(environ: WSGIEnvironment, version: str, status: int, duration: float) -> None:
     """Count a request.
 
     Args:
         environ: The WSGI environ of the request.
+        version: The version of the model that answered.
         status: The HTTP status of the response.
         duration: The seconds from the arrival of the request to its response.
     """
     method = environ["REQUEST_METHOD"]
-    requests, seconds = _series(
-        method if method in METHODS else "other", environ.get(ROUTE, "none"), status
-    )
-    requests.inc()
-    seconds.observe(duration)
+    if series := current().versions.get(version):
+        requests, seconds = series.request(
+            method if method in METHODS else "other", environ.get(ROUTE, "none"), status
+        )
+        requests.inc()
+        seconds.observe(duration)
 
 
 def exposition() -> bytes:
     """Return the metrics of all workers in the Prometheus text format."""
-    return generate_latest(_registry())
-
-
-@cache
-def _series(method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-    metrics = current()
-    return metrics.requests.labels(method, route, status), metrics.seconds.labels(route)
+    while True:
+        with suppress(FileNotFoundError):  # another worker has just removed an old version
+            return generate_latest(_registry())
 
 
 def _registry() -> CollectorRegistry:

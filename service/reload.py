@@ -8,7 +8,7 @@ the failure.
 import json
 import logging
 import shutil
-import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Event, Thread
@@ -64,26 +64,34 @@ class Watcher(Thread):
     """A thread that checks which artifact dvc.lock pins, every second or on request."""
 
     def __init__(
-        self, lock: Path, engine: str, private: Path, always: bool, allow_md5_only: bool
+        self,
+        read: Callable[[], Pin],
+        name: str,
+        lock: Path,
+        engine: str,
+        private: Path,
+        always: bool,
     ) -> None:
-        """Verify and publish the artifact that the lock file pins now.
+        """Verify and publish the artifact that is pinned now.
 
         Args:
+            read: A function that reads the pin.
+            name: How the log names the artifact.
             lock: The path of the lock file.
             engine: The inference library, `litert` or `tensorflow`.
             private: A folder that only this service can write to.
             always: Whether to check every second. Otherwise only `wake` starts a check.
-            allow_md5_only: Whether to accept a lock file that pins no manifest.
 
         Raises:
-            PinError: The lock file pins no artifact, or the files on disk differ from it.
+            PinError: No artifact is pinned, or the files on disk differ from it.
         """
         super().__init__(name="watcher", daemon=True)
+        self._read = read
+        self._name = name
         self._lock = lock
         self._engine = engine
         self._private = private
         self._always = always
-        self._allow_md5_only = allow_md5_only
         self._woken = Event()
         self._checked = _snapshot(lock)
         self.served = self._verify(self._read())
@@ -118,15 +126,15 @@ class Watcher(Thread):
             if (version, pinned.sha256) == (self.served.version, self.served.sha256):
                 publish(self._private, [self.served])
                 if woken:
-                    as_before = f"as before: {self._lock} pins the same artifact"
-                    print(f"Serving {pin.ARTIFACT} {version} {as_before}", flush=True)
+                    as_before = "as before: no other artifact is pinned"
+                    logger.info("Serving %s %s %s", self._name, version, as_before)
                 return
             publish(self._private, [ModelStatus(version, "LOADING"), self.served])
             new = self._verify(pinned)
             self._try(new)
         except PinError as error:
             publish(self._private, [ModelStatus(version, "END", str(error)), self.served])
-            print(f"service: {error}; still serving {self.served.version}", file=sys.stderr)
+            logger.error("%s; still serving %s", error, self.served.version)
             return
         old, self.served = self.served, new
         for folder in self._private.iterdir():
@@ -135,10 +143,7 @@ class Watcher(Thread):
         # The artifact in service comes last: if two have one MD5, TensorFlow Serving's interface
         # shows the last.
         publish(self._private, [replace(old, status="END", folder=""), new])
-        print(f"Serving {pin.ARTIFACT} {new} from now on, instead of {old.version}", flush=True)
-
-    def _read(self) -> Pin:
-        return pin.read(self._lock, self._allow_md5_only)
+        logger.info("Serving %s %s from now on, instead of %s", self._name, new, old.version)
 
     def _verify(self, pinned: Pin) -> ModelStatus:
         """Copy the artifact to the private folder, and verify the copy."""

@@ -52,7 +52,7 @@ class Model:
         self._engine = engine
         self._artifact = _load(folder, version, sha256, engine)
         self.statuses = [ModelStatus(version, "AVAILABLE", sha256=sha256)]
-        metrics.current().model.labels(version, sha256).set(1)
+        metrics.current().serve(version, sha256)
 
     @property
     def version(self) -> str:
@@ -80,11 +80,12 @@ class Model:
         Returns:
             The labels of the digits, int64 (M,), and the probabilities, float32 (M, 10).
         """
-        labels, probabilities = self.begin(environ).recognizer.recognize(images)
+        artifact = self.begin(environ)
+        labels, probabilities = artifact.recognizer.recognize(images)
         if choose is not None:
             chosen = choose(probabilities)
             labels, probabilities = labels[chosen], probabilities[chosen]
-        metrics.observe(labels, probabilities)
+        metrics.observe(artifact.version, labels, probabilities)
         environ[access_log.IMAGES] = len(labels)
         return labels, probabilities
 
@@ -108,8 +109,7 @@ class Model:
             folder = Path(wanted.folder)
             load = partial(_load, folder, wanted.version, wanted.sha256, self._engine)
             loaded = await asyncio.get_running_loop().run_in_executor(None, load)
-            metrics.current().model.labels(version, sha256).set(0)
-            metrics.current().model.labels(wanted.version, wanted.sha256).set(1)
+            metrics.current().serve(wanted.version, wanted.sha256)
             self._artifact = loaded
         self.statuses = statuses
         metrics.current().refused.set(any(status.error for status in statuses))

@@ -12,7 +12,7 @@ server answers 503.
 import asyncio
 import ctypes
 import gc
-import traceback
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -35,10 +35,13 @@ from service.api.limits import (
 )
 from service.api.responses import TYPE, dumps
 from service.served_model import Model
+from service.supervisor import Flag
 
 # glibc keeps memory that a thread has freed, up to some hundred MiB, until malloc_trim is called.
 MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
 RETRY_AFTER = 1  # seconds; a worker answers a full queue in less
+
+logger = logging.getLogger(__name__)
 
 Answer = tuple[int, list[tuple[str, str]], bytes]  # status, headers, body
 
@@ -56,7 +59,14 @@ class Server:
     """Answers the requests of a worker's clients."""
 
     def __init__(
-        self, model: Model, private: Path, limits: Limits, token: str | None, log_format: str
+        self,
+        model: Model,
+        private: Path,
+        limits: Limits,
+        token: str | None,
+        log_format: str,
+        cors_origin: str | None = None,
+        draining: Flag | None = None,
     ) -> None:
         """Create the application.
 
@@ -66,9 +76,14 @@ class Server:
             limits: The limits of a request.
             token: The token that requests must send, or None.
             log_format: The format of the access log, `text` or `json`.
+            cors_origin: The origin whose pages may send requests; see `app.create`.
+            draining: The flag that the main process sets when the service is about to stop.
         """
         self.limits = limits
-        self._application = app.create(model, limits, token, log_format)
+        self.draining = draining or Flag()
+        self._application = app.create(
+            model, limits, token, log_format, cors_origin, self.draining.is_on
+        )
         self._model = model
         self._private = private
         self._token = token
@@ -155,7 +170,7 @@ class Server:
                 if hasattr(chunks, "close"):
                     chunks.close()
         except Exception:  # Flask answers its own exceptions; this one is from outside Flask
-            traceback.print_exc()
+            logger.exception("The application failed")
             content = dumps({"error": errors.FAILED})
             starts.append((500, [("Content-Type", TYPE)]))
         status, headers = starts[-1]

@@ -1,5 +1,7 @@
 """Start worker processes, replace the ones that die, and stop them after their last response."""
 
+import logging
+import mmap
 import multiprocessing
 import os
 import signal
@@ -13,11 +15,26 @@ SIGNALS = (*STOPPING, signal.SIGHUP, signal.SIGCHLD)  # signals that the main pr
 STOP_TIMEOUT = 30  # seconds for the requests in flight before a worker is killed
 MIN_LIFETIME = 5  # seconds; a replacement that dies sooner would die again and again
 
+logger = logging.getLogger(__name__)
+
+
+class Flag:
+    """A flag that one process sets and all processes see that are forked after its creation."""
+
+    def __init__(self) -> None:
+        self._shared = mmap.mmap(-1, 1)
+
+    def turn_on(self) -> None:
+        self._shared[0] = 1
+
+    def is_on(self) -> bool:
+        return bool(self._shared[0])
+
 
 def start(target: Callable[..., object], *args: object) -> ForkProcess:
     """Fork a child process that runs `target(*args)`.
 
-    SIGTERM and SIGINT end the child at once until it installs its own handlers.
+    SIGTERM ends the child at once until it installs its own handler.
     """
     process = multiprocessing.get_context("fork").Process(
         target=_begin, args=(target, *args), daemon=True
@@ -35,9 +52,15 @@ def _begin(target: Callable[..., object], *args: object) -> None:
     signal.set_wakeup_fd(-1)
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # only the main process handles SIGHUP
+    # Only the main process handles these two, although Ctrl-C sends SIGINT to all processes.
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    target(*args)
+    try:
+        target(*args)
+    except Exception:
+        logger.exception("A process of the service failed")
+        sys.exit(1)
 
 
 def signals() -> int:
@@ -81,11 +104,7 @@ class Workers:
                 continue
             now = time.monotonic()
             if now - self._replaced.get(place, -MIN_LIFETIME) < MIN_LIFETIME:
-                print(
-                    f"service: a replacement worker died within {MIN_LIFETIME} seconds; stopping",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                logger.error("a replacement worker died within %s seconds; stopping", MIN_LIFETIME)
                 return False
             self._replaced[place] = now
             self._workers[place] = start(self._work, place)

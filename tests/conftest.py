@@ -420,9 +420,18 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_server(folder: Path, *options: str) -> Iterator[Server]:
-    """Start the service in `folder` on a free port, and stop it at the end."""
-    port = free_port()
+def running_server(
+    folder: Path, *options: str, port: int | None = None, certificate: Path | None = None
+) -> Iterator[Server]:
+    """Start the service, wait until it answers, and stop it at the end.
+
+    Args:
+        folder: The folder to start it in.
+        options: Its options.
+        port: Its port, or None for a free one.
+        certificate: The file of its TLS certificate, or None if it speaks plain HTTP.
+    """
+    port = port or free_port()
     with TemporaryFile("w+") as output:  # a pipe would fill up
         process = subprocess.Popen(
             [sys.executable, "-m", "service", f"--port={port}", *options],
@@ -431,9 +440,10 @@ def running_server(folder: Path, *options: str) -> Iterator[Server]:
             stdout=output,
             stderr=output,
         )
-        server = Server(f"http://127.0.0.1:{port}", process, output)
+        scheme = "https" if certificate else "http"
+        server = Server(f"{scheme}://127.0.0.1:{port}", process, output)
         try:
-            _wait_until_ready(server)
+            _wait_until_ready(server, certificate)
             yield server
         finally:
             try:
@@ -443,11 +453,13 @@ def running_server(folder: Path, *options: str) -> Iterator[Server]:
                 raise
 
 
-def _wait_until_ready(server: Server) -> None:
+def _wait_until_ready(server: Server, certificate: Path | None) -> None:
     deadline = time.monotonic() + START_TIMEOUT
     while True:
         try:
-            requests.get(f"{server.url}/healthz", timeout=START_TIMEOUT).raise_for_status()
+            verify = str(certificate) if certificate else True
+            answer = requests.get(f"{server.url}/healthz", timeout=START_TIMEOUT, verify=verify)
+            answer.raise_for_status()
             return
         except requests.ConnectionError:
             assert server.process.poll() is None, server.stop()

@@ -275,9 +275,13 @@ def options(module: str, **defaults: str) -> None:
     for action in parser_of(module)._actions:
         if "--help" in action.option_strings:
             continue
-        name = f"`{action.option_strings[-1]}`" if action.option_strings else f"`{action.metavar}`"
+        # `--watch` comes before `--no-watch`, and `-o` before `--option`.
+        long = [option for option in action.option_strings if option.startswith("--")]
+        name = f"`{long[0]}`" if long else f"`{action.metavar}`"
         default = defaults.get(action.dest, _default(action.default))
-        rows.append([name, default, (action.help or "").replace("|", "\\|")])
+        # Python 3.11 and 3.12 add the default of a switch to its help.
+        meaning = (action.help or "").removesuffix(" (default: %(default)s)")
+        rows.append([name, default, meaning.replace("|", "\\|")])
     _table(["option", "default", "meaning"], rows)
 
 

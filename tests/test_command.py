@@ -241,6 +241,53 @@ def wait_until_refused(port):
     raise AssertionError("new connections are still accepted")
 
 
+@pytest.mark.server
+def test_an_artifact_without_a_lock_file_is_served_by_its_sha256(artifact, tmp_path):
+    alone = tmp_path / "alone"
+    shutil.copytree(artifact.path / ARTIFACT, alone)
+    options = f"--artifact={alone}", f"--pin={artifact.sha256}"
+    with running_server(PROJECT, "--workers=1", *options) as server:
+        served = requests.get(f"{server.url}/healthz", timeout=30).json()
+        server.process.send_signal(signal.SIGHUP)
+        output = server.stop()
+    assert served == {"status": "ok", "version": artifact.version, "sha256": artifact.sha256}
+    assert output.startswith(f"Serving {alone} {artifact.version} (SHA-256 {artifact.sha256}) at ")
+
+    (alone / "saved_model.pb").write_bytes(b"another")
+    done = start(PROJECT, *options)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        f"service: {alone} is not the pinned artifact: expected the SHA-256 {artifact.sha256}, "
+    )
+    assert done.stderr.endswith("; copy the artifact again, or correct --pin\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--artifact=data/model"], "--artifact and --pin need each other"),
+        (["--artifact=data/model", f"--pin={'0' * 64}", "--watch"], "remove --watch"),
+        (["--tls-certificate=a.pem"], "--tls-certificate and --tls-key need each other"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, reason):
+    done = start(PROJECT, *options)
+    assert done.returncode == 2
+    assert reason in done.stderr
+
+
+@pytest.mark.parametrize("content", ["", "no key"])
+def test_an_unusable_certificate_is_refused_in_one_sentence(tmp_path, content):
+    key = tmp_path / "key.pem"
+    key.write_text(content)
+    done = start(PROJECT, f"--tls-certificate={tmp_path}/none.pem", f"--tls-key={key}")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"service: cannot speak TLS with {tmp_path}/none.pem and {key} (No such file or "
+        "directory)\n"
+    )
+
+
 ANOTHER_SERVER = """
 from wsgiref.simple_server import make_server
 import service

@@ -3,14 +3,18 @@
 import json
 import socket
 import ssl
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 
 import pytest
+import requests
 
 from service.api.limits import Limits
 from service.connections import HEAD, HEADERS, NO_HTTP
-from tests.conftest import running_server
+from service.supervisor import STOP_TIMEOUT
+from tests.conftest import ENVIRONMENT, PROJECT, program, running_server, start
 
 PICTURE = b"not a picture"  # a body that the application refuses
 TOO_LARGE = f"The head of the request has more than {HEADERS} fields or {HEAD:,} bytes."
@@ -187,3 +191,109 @@ def test_the_time_before_a_request_does_not_shorten_the_time_for_its_body(reposi
         status, sentence = error_of(read(client))
     assert status == 400
     assert sentence.startswith("The file is not an image")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for 127.0.0.1 that signs itself, and its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    files = folder / "certificate.pem", folder / "key.pem"
+    subprocess.run(
+        [
+            *(program("openssl", "openssl"), "req", "-x509", "-nodes", "-subj", "/CN=127.0.0.1"),
+            *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "2"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-out", files[0], "-keyout", files[1]),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return files
+
+
+@pytest.mark.server
+def test_the_service_speaks_tls(artifact, certificate, png_files):
+    chain, key = certificate
+    options = f"--tls-certificate={chain}", f"--tls-key={key}", f"--lock={artifact.path}/dvc.lock"
+    context = ssl.create_default_context(cafile=chain)
+    with running_server(
+        PROJECT, *options, "--workers=1", "--max-body=100000", certificate=chain
+    ) as server:
+        assert server.url.startswith("https://")
+        address = "127.0.0.1", int(server.url.rpartition(":")[2])
+        with requests.Session() as session:
+            for file, label in zip(png_files[:3], artifact.predictions, strict=False):
+                files = {"image": file.read_bytes()}
+                url = f"{server.url}/recognize"
+                answer = session.post(url, files=files, timeout=60, verify=str(chain))
+                assert answer.json()["labels"] == [label]
+
+        # The client gets the response although it has not sent its body, and ends the connection.
+        with socket.create_connection(address, 60) as plain:
+            client = context.wrap_socket(plain, server_hostname="127.0.0.1")
+            client.sendall(
+                b"POST /recognize HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+                b"Content-Length: 200000\r\n\r\n"
+            )
+            assert client.recv(4096).startswith(b"HTTP/1.1 413 ")
+            client.close()
+
+        with socket.create_connection(address, 60) as plain:
+            plain.sendall(HEALTH + b"\r\n")
+            assert read_or_broken(plain) == b""
+        # A client with an open connection, which does not confirm its end, delays no stop.
+        with socket.create_connection(address, 60) as plain:
+            idle = context.wrap_socket(plain, server_hostname="127.0.0.1")
+            idle.sendall(HEALTH + b"\r\n")
+            assert idle.recv(4096).startswith(b"HTTP/1.1 200 ")
+            output = server.stop(timeout=STOP_TIMEOUT - 5)
+    assert server.process.returncode == 0
+    assert " at https://127.0.0.1:" in output
+    assert "Traceback" not in output
+
+
+def read_or_broken(client):
+    try:
+        return read(client)
+    except ConnectionError:
+        return b""
+
+
+@pytest.mark.server
+def test_the_service_listens_on_a_unix_socket(artifact, tmp_path):
+    path = tmp_path / "service.sock"
+    with socket.socket(socket.AF_UNIX) as dead:  # a killed service leaves its socket
+        dead.bind(str(path))
+    options = f"--uds={path}", "--workers=2", f"--lock={artifact.path}/dvc.lock"
+    with subprocess.Popen(
+        [sys.executable, "-m", "service", *options],
+        cwd=PROJECT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert f" at {path} (2 workers" in process.stdout.readline()
+            answers = [redirect(path) for _ in range(10)]
+            another = start(PROJECT, *options)
+        finally:
+            process.terminate()
+            output = process.stdout.read()
+    for answer in answers:
+        assert answer.startswith(b"HTTP/1.1 308 ")
+        assert b"\r\nLocation: http://x/docs/\r\n" in answer
+    assert another.stderr == (
+        f"service: cannot listen on {path} (Address already in use); choose another --uds\n"
+    )
+    assert process.returncode == 0
+    assert output.count(" GET /docs 308 ") == 10
+    assert not path.exists()
+
+
+def redirect(path):
+    """Return the answer of a service on a Unix socket to a path without its last slash."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(60)
+        client.connect(str(path))
+        client.sendall(b"GET /docs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        return read(client)

@@ -4,12 +4,17 @@ systemd does not run on the machine of the tests. Therefore systemd's tools chec
 tests apply the main restrictions to the service by other means.
 """
 
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import requests
 
+from service.__main__ import _options
+from service.supervisor import STOP_TIMEOUT
 from tests.conftest import PROJECT, program, running_server
 
 UNIT = PROJECT / "service/mnist.service"
@@ -77,6 +82,17 @@ def test_systemd_reads_the_unit(systemd_analyze, tmp_path):
     unit.write_text(UNIT.read_text().replace("/opt/mnist/.venv/bin/python", sys.executable))
     done = systemd_analyze("verify", unit)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_systemd_waits_until_the_service_has_drained(monkeypatch):
+    unit = dict(re.findall(r"(?m)^(\w+)=(.*)$", UNIT.read_text()))
+    python, module, name, *arguments = shlex.split(unit["ExecStart"])
+    assert (Path(python).name, module, name) == ("python", "-m", "service")
+    monkeypatch.setattr(sys, "argv", ["service", *arguments])
+    options = _options()
+    assert options.drain == 5
+    assert unit["KillMode"] == "mixed"  # the workers themselves do not drain on SIGTERM
+    assert int(unit["TimeoutStopSec"]) > options.drain + STOP_TIMEOUT
 
 
 @pytest.fixture

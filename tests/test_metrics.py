@@ -1,6 +1,7 @@
 """`GET /metrics`: the values with several workers, and the format of Prometheus."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -9,7 +10,14 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.conftest import program, running_server
+from tests.conftest import (
+    ENVIRONMENT,
+    PROJECT,
+    pin_artifact,
+    pinned_version,
+    program,
+    running_server,
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +41,7 @@ def send(server, files):
     return requests.post(f"{server.url}/recognize", files=parts, timeout=30)
 
 
-def test_metrics_are_summed_over_all_workers(served, png_files, predictions):
+def test_metrics_are_summed_over_all_workers(served, png_files, predictions, version):
     before = figures(served)
     for file in png_files[:30]:  # each on a new connection, so either worker may answer it
         send(served, [file])
@@ -45,16 +53,17 @@ def test_metrics_are_summed_over_all_workers(served, png_files, predictions):
         key = (name, *sorted(labels.items()))
         return after[key] - before.get(key, 0)
 
-    route = {"method": "POST", "route": "/recognize"}
+    of_version = {"version": version}
+    route = of_version | {"method": "POST", "route": "/recognize"}
     assert increase("mnist_requests_total", **route, status="200") == 31
     assert increase("mnist_requests_total", **route, status="415") == 1
-    assert increase("mnist_request_seconds_count", route="/recognize") == 32
+    assert increase("mnist_request_seconds_count", **of_version, route="/recognize") == 32
     assert increase("mnist_request_images_count") == 31
     assert increase("mnist_request_images_sum") == 50
-    assert increase("mnist_confidence_ratio_count") == 50
+    assert increase("mnist_confidence_ratio_count", **of_version) == 50
     for label in range(10):
         expected = int((predictions[:50] == label).sum())
-        assert increase("mnist_images_total", label=str(label)) == expected
+        assert increase("mnist_images_total", **of_version, label=str(label)) == expected
 
 
 def test_metrics_name_the_artifact(served, version, sha256):
@@ -80,6 +89,41 @@ def test_rare_methods_share_one_series(served):
     methods = {dict(key[1:]).get("method") for key in figures(served)}
     assert "other" in methods
     assert methods.isdisjoint({"PROPFIND", "MKCOL", "LOCK"})
+
+
+@pytest.mark.server
+def test_the_series_of_two_versions_are_kept(artifact, png_files, tmp_path, monkeypatch):
+    """Each artifact has another file, which no engine reads."""
+    folder = tmp_path / "folder"
+    shutil.copytree(artifact.path, folder)
+    monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path))
+
+    def kept(found, name):
+        return {dict(key[1:])["version"]: value for key, value in found.items() if key[0] == name}
+
+    options = "--workers=2", f"--lock={folder}/dvc.lock"
+    with running_server(PROJECT, *options) as server:
+        served = [artifact.version]
+        for number in range(3):
+            (folder / "data/model/assets.extra/number").write_text(str(number))
+            pin_artifact(folder)
+            served.append(pinned_version(folder))
+            server.process.send_signal(signal.SIGHUP)
+            deadline = time.monotonic() + 60
+            while {send(server, png_files[:1]).headers["X-Model-Version"] for _ in range(10)} != {
+                served[-1]
+            }:
+                assert time.monotonic() < deadline, "the workers do not serve the new artifact"
+            found = figures(server)
+            labels = [dict(key[1:]) for key in found if "version" in dict(key[1:])]
+            assert {each["version"] for each in labels} == set(served[-2:])
+            assert kept(found, "mnist_model_info") == {served[-2]: 0, served[-1]: 1}
+            answered = kept(found, "mnist_confidence_ratio_count")
+            assert answered[served[-1]] >= 10
+        [metrics] = tmp_path.glob("mnist-service-*/metrics")
+        files = [file.name for file in metrics.iterdir()]
+    assert not any(version in name for version in served[:-2] for name in files)
+    assert all(any(version in name for name in files) for version in served[-2:])
 
 
 @pytest.mark.slow

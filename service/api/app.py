@@ -1,15 +1,16 @@
 """The factory of the Flask application."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask
+from flask import Flask, Response
 from flask.globals import request_ctx
 
 from service import access_log, metrics
 from service.api import (
     api_docs,
     auth,
+    cors,
     errors,
     health,
     model_page,
@@ -41,6 +42,8 @@ def create(
     limits: Limits,
     token: str | None = None,
     log_format: str = "text",
+    cors_origin: str | None = None,
+    is_draining: Callable[[], bool] = lambda: False,
 ) -> Flask:
     """Create the application that serves a model.
 
@@ -48,7 +51,9 @@ def create(
         model: The served model. Every response carries its version in `X-Model-Version`.
         limits: The limits of one request.
         token: The token that every request must carry, or None to admit all requests.
-        log_format: The format of the access log, one of `access_log.FORMATS`.
+        log_format: The format of the access log, one of `log.FORMATS`.
+        cors_origin: The origin whose pages may send requests, `*` for all origins, or None.
+        is_draining: A function that returns whether the service is about to stop.
 
     Returns:
         The application. A WSGI server can call it directly.
@@ -57,7 +62,7 @@ def create(
     app.config[CONFIG] = limits
     app.config["MAX_CONTENT_LENGTH"] = limits.body
     errors.init_app(app)
-    health.init_app(app)
+    health.init_app(app, is_draining)
     metrics_route.init_app(app)
     api_docs.init_app(app)
     ui.init_app(app)
@@ -68,20 +73,27 @@ def create(
 
     # One hook instead of several, and no `request` proxy: both cost time on every request.
     @app.before_request
-    def begin() -> None:
+    def begin() -> Response | None:
         request = request_ctx.request
         if request.url_rule:
             request.environ[metrics.ROUTE] = request.url_rule.rule
+        # A browser sends no token with its preflight.
+        if cors_origin and (answer := cors.preflight(request.environ)):
+            return answer
         auth.check(token, request)
         if REFUSAL in request.environ:
             raise request.environ[REFUSAL]()
+        return None
 
     fast = with_fast_path(app.wsgi_app, model, token)
-    app.wsgi_app = _observed(fast, model, log_format)  # type: ignore[assignment, method-assign]
+    common = HEADERS + cors.headers(cors_origin)
+    app.wsgi_app = _observed(fast, model, log_format, common)  # type: ignore[assignment, method-assign]
     return app
 
 
-def _observed(application: "WSGIApplication", model: Model, log_format: str) -> "WSGIApplication":
+def _observed(
+    application: "WSGIApplication", model: Model, log_format: str, common: list[tuple[str, str]]
+) -> "WSGIApplication":
     """Wrap an application: log and count every response, and add the common headers.
 
     A WSGI wrapper is faster than Flask's hooks, and it also covers the fast path.
@@ -93,10 +105,11 @@ def _observed(application: "WSGIApplication", model: Model, log_format: str) -> 
 
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
             code, duration = int(status[:3]), access_log.seconds(environ)
-            access_log.write(log_format, environ, code, duration)
-            metrics.count(environ, code, duration)
-            headers += HEADERS
-            headers.append(("X-Model-Version", environ[ARTIFACT].version))
+            version = environ[ARTIFACT].version
+            access_log.write(log_format, environ, version, code, duration)
+            metrics.count(environ, version, code, duration)
+            headers += common
+            headers.append(("X-Model-Version", version))
             headers.append(("X-Request-Id", environ[access_log.IDENTITY]))
             if "Content-Security-Policy" not in dict(headers):
                 headers.append(("Content-Security-Policy", POLICY))

@@ -14,7 +14,7 @@ from werkzeug.exceptions import Unauthorized
 # without one. The responses are harmless: the health, the version and the figures of the model, the
 # code of the pages, and the description of the API.
 PUBLIC_PATHS = {
-    *("/healthz", "/v2/health/live", "/v2/health/ready"),
+    *("/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"),
     *("/", "/docs", "/model", "/openapi.json"),  # Flask redirects /docs to /docs/
 }
 PUBLIC_FOLDERS = ("/static/", "/docs/", "/model/")

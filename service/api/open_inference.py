@@ -58,10 +58,6 @@ def init_app(app: Flask, served: Model) -> None:
     def server_live() -> Response:
         return json_response({"live": True})
 
-    @app.get("/v2/health/ready")
-    def server_ready() -> Response:
-        return json_response({"ready": True})
-
     def model_metadata(model: str, version: str | None = None) -> Response:
         artifact = request.environ[ARTIFACT]
         _check_model(model, version, artifact.version)

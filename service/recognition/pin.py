@@ -117,6 +117,34 @@ def read(lock: Path, allow_md5_only: bool = False) -> Pin:
     )
 
 
+def of_folder(folder: Path, sha256: str) -> Pin:
+    """Return the pin of an artifact without a lock file.
+
+    Args:
+        folder: The directory of the artifact.
+        sha256: The SHA-256 of the manifest, which the files in the directory determine.
+
+    Raises:
+        PinError: The directory cannot be read, or its files have another manifest.
+    """
+    try:
+        md5s, sha256s = _read_files(folder)
+    except OSError as error:
+        raise PinError(
+            f"{folder} cannot be read ({error.strerror}), expected the artifact with the SHA-256 "
+            f"{sha256}; name the folder of the artifact with --artifact"
+        ) from error
+    content = manifest.render(sha256s, ARTIFACT)
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise PinError(
+            f"{folder} is not the pinned artifact: expected the SHA-256 {sha256}, found {found} "
+            f"({len(md5s)} files); copy the artifact again, or correct --pin"
+        )
+    # A path with a line break could imitate another manifest. `copy` compares the parsed one.
+    return Pin(folder, directory_hash(md5s), sha256, manifest.parse(content, ARTIFACT))
+
+
 def _read_manifest(lock: Path, md5: str) -> tuple[str, dict[str, str]]:
     """Read the manifest with this MD5; return its SHA-256 and the SHA-256 of each file."""
     file = lock.parent / MANIFEST
@@ -152,7 +180,7 @@ def copy(pinned: Pin, target: Path) -> None:
     """
     try:
         target.mkdir()
-        md5s, sha256s = _copy(pinned.folder, target)
+        md5s, sha256s = _read_files(pinned.folder, target)
     except OSError as error:
         shutil.rmtree(target, ignore_errors=True)
         raise PinError(
@@ -195,8 +223,12 @@ def directory_hash(files: dict[str, str]) -> str:
     return hashlib.md5(json.dumps(entries).encode(), usedforsecurity=False).hexdigest()
 
 
-def _copy(source: Path, target: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Copy a directory and read each file once; return the MD5 and the SHA-256 of each file."""
+def _read_files(source: Path, target: Path | None = None) -> tuple[dict[str, str], dict[str, str]]:
+    """Read each file of a directory once, and copy it if there is a target.
+
+    Returns:
+        The MD5 and the SHA-256 of each file by its path in the directory.
+    """
     md5s, sha256s = {}, {}
     if not source.is_dir():
         source.stat()  # raises the specific error of a missing or forbidden path
@@ -207,7 +239,8 @@ def _copy(source: Path, target: Path) -> tuple[dict[str, str], dict[str, str]]:
             path = file.relative_to(source).as_posix()
             md5s[path] = hashlib.md5(content, usedforsecurity=False).hexdigest()
             sha256s[path] = hashlib.sha256(content).hexdigest()
-            copied = target / path
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            copied.write_bytes(content)
+            if target:
+                copied = target / path
+                copied.parent.mkdir(parents=True, exist_ok=True)
+                copied.write_bytes(content)
     return md5s, sha256s

@@ -9,7 +9,7 @@ from service.api import auth
 from tests.conftest import PROJECT, TRANSPORTS, client_of_server, in_process, start
 
 TOKEN = "x" * 64
-HEALTH = ["/healthz", "/v2/health/live", "/v2/health/ready"]
+HEALTH = ["/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"]
 PAGES = [
     *("/", "/static/page.js", "/docs", "/docs/", "/docs/swagger-ui.css", "/openapi.json"),
     *("/model", "/model/"),

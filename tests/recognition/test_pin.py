@@ -240,3 +240,33 @@ def test_copy_rejects_files_that_only_the_manifest_rejects(pinned, tmp_path, cha
 def test_read_rejects_a_missing_lock():
     with pytest.raises(pin.PinError, match=r"does not exist.*dvc repro"):
         pin.read(Path("/no/such/dvc.lock"))
+
+
+def test_a_folder_is_pinned_by_the_sha256_of_its_manifest(pinned, tmp_path):
+    assert pin.of_folder(pinned.folder, pinned.sha256) == pinned
+    pin.copy(pinned, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("damage", [change_a_byte, remove_a_file, add_a_file, rename_a_file])
+def test_a_folder_with_another_manifest_is_rejected(pinned, damage):
+    damage(pinned.folder)
+    with pytest.raises(pin.PinError, match=f"expected the SHA-256 {pinned.sha256}, found") as error:
+        pin.of_folder(pinned.folder, pinned.sha256)
+    assert "correct --pin" in str(error.value)
+
+
+def test_a_missing_folder_is_rejected(pinned, tmp_path):
+    with pytest.raises(pin.PinError, match=r"cannot be read \(No such file or directory\)"):
+        pin.of_folder(tmp_path / "none", pinned.sha256)
+
+
+def test_a_path_with_line_breaks_imitates_no_other_manifest(pinned, tmp_path):
+    lines = (tmp_path / "data/model.sha256").read_text()
+    first = (pinned.folder / "assets.extra/model.tflite").read_bytes()
+    imitation = tmp_path / "imitation"
+    file = imitation / lines.removesuffix("\n").partition("data/model/")[2]
+    file.parent.mkdir(parents=True)
+    file.write_bytes(first)
+    imitating = pin.of_folder(imitation, pinned.sha256)
+    with pytest.raises(pin.PinError, match=r"without assets\.extra/model\.tflite"):
+        pin.copy(imitating, tmp_path / "copy")

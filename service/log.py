@@ -1,0 +1,57 @@
+"""Write what the service reports besides its access log, as text or as JSON.
+
+News goes to standard output, and warnings and errors go to standard error.
+"""
+
+import json
+import logging
+import sys
+import threading
+from contextlib import suppress
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import TextIO
+
+FORMATS = ("text", "json")
+
+logger = logging.getLogger(__name__)
+
+
+class _JsonHandler(logging.StreamHandler[TextIO]):
+    """Writes each message as a line of JSON, together with its traceback."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        entry = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["traceback"] = logging.Formatter().formatException(record.exc_info)
+        with suppress(OSError):
+            print(json.dumps(entry), file=self.stream, flush=True)
+
+
+def configure(form: str) -> None:
+    """Format all log messages of this process and its children, also those of libraries.
+
+    Args:
+        form: `text` or `json`.
+    """
+    logging.raiseExceptions = False  # keep serving even if the reader of the log is gone
+    handler = _JsonHandler if form == "json" else logging.StreamHandler
+    news, problems = handler(sys.stdout), handler(sys.stderr)
+    news.addFilter(lambda record: record.levelno < logging.WARNING)
+    problems.setLevel(logging.WARNING)
+    problems.setFormatter(logging.Formatter("service: %(message)s"))
+    logging.basicConfig(handlers=[news, problems], format="%(message)s", force=True)
+    logging.getLogger("service").setLevel(logging.INFO)
+    if form == "json":  # Python itself writes the traceback of an uncaught exception as text
+        sys.excepthook = _uncaught
+        threading.excepthook = lambda args: _uncaught(*args[:3])
+
+
+def _uncaught(
+    kind: type[BaseException], error: BaseException | None, traceback: TracebackType | None
+) -> None:
+    logger.critical("An exception was not caught", exc_info=(kind, error or kind(), traceback))

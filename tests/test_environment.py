@@ -1,0 +1,67 @@
+"""Options of the service from environment variables."""
+
+import sys
+
+import pytest
+
+from service.__main__ import _options
+
+
+@pytest.fixture
+def options(monkeypatch):
+    """A function that parses a command line and environment variables."""
+
+    def parse(*arguments, **variables):
+        monkeypatch.setattr(sys, "argv", ["service", *arguments])
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return _options()
+
+    return parse
+
+
+def test_each_variable_sets_its_option(options, tmp_path):
+    found = options(
+        MNIST_PORT="9000", MNIST_WATCH="true", MNIST_LOG_FORMAT="json", MNIST_UDS=str(tmp_path)
+    )
+    assert (found.port, found.watch, found.log_format, found.uds) == (9000, True, "json", tmp_path)
+    assert found.host == "127.0.0.1"
+
+
+def test_the_command_line_wins(options):
+    found = options("--port=9001", "--no-watch", MNIST_PORT="9000", MNIST_WATCH="1")
+    assert (found.port, found.watch) == (9001, False)
+    assert options(MNIST_WATCH="false").watch is False
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("MNIST_PROT", "1", "there is no environment variable MNIST_PROT; did you mean MNIST_PORT"),
+        ("MNIST_", "1", "there is no environment variable MNIST_; did you mean MNIST_"),
+        ("MNIST_HELP", "1", "there is no environment variable MNIST_HELP; did you mean MNIST_"),
+        ("MNIST_PORT", "", "MNIST_PORT: '' is not a number from 1 to 65535"),
+        ("MNIST_PORT", "tcp://10.0.0.1:80", "MNIST_PORT: 'tcp://10.0.0.1:80' is not a number"),
+        ("MNIST_ENGINE", "torch", "MNIST_ENGINE: invalid choice: 'torch'"),
+        ("MNIST_WATCH", "yes", "MNIST_WATCH is 'yes'; it must be true or false"),
+        ("MNIST_CORS_ORIGIN", "https://a.example/", "without a path"),
+        ("MNIST_CORS_ORIGIN", "a.example", "is not * or an origin"),
+        ("MNIST_PIN", "0" * 32, "is not a SHA-256 of 64 hexadecimal digits"),
+        ("MNIST_PIN", "0" * 64, "--artifact and --pin need each other"),
+        ("MNIST_TLS_KEY", "key.pem", "--tls-certificate and --tls-key need each other"),
+    ],
+)
+def test_a_wrong_variable_is_refused(options, capsys, name, value, reason):
+    with pytest.raises(SystemExit) as end:
+        options(**{name: value})
+    assert end.value.code == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_the_help_names_each_variable(options, capsys):
+    with pytest.raises(SystemExit):
+        options("--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "port to listen on (default: 8080) [MNIST_PORT]" in shown
+    assert "[MNIST_ALLOW_MD5_ONLY]" in shown
+    assert "MNIST_HELP" not in shown
