@@ -126,7 +126,7 @@ def authorize(page: Page, token: str) -> None:
     dialog = page.locator(".dialog-ux")
     dialog.get_by_role("textbox").fill(token)
     dialog.get_by_role("button", name="Apply credentials").click()
-    dialog.get_by_role("button", name="Close").last.click()
+    dialog.get_by_role("button", name="Close").first.click()
 
 
 def test_the_docs_page_has_a_title_fits_on_a_phone_and_names_its_fields(docs):

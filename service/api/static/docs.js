@@ -23,16 +23,18 @@ const keepToken = () => ({
   },
 });
 
-// As of Swagger UI 5.34, the fields of parameters and of bodies have no accessible name.
-function nameFields() {
+// As of Swagger UI 5.34, the fields of parameters and of bodies, and the button that closes a dialog,
+// have no accessible name.
+function nameControls() {
   const fields = ".opblock-body :is(input, select, textarea):not([aria-label])";
   for (const field of page.querySelectorAll(fields)) {
     const { paramName, propertyName } = field.closest("tr")?.dataset ?? {};
     field.setAttribute("aria-label", paramName ?? propertyName ?? "Request body");
   }
+  page.querySelector(".close-modal")?.setAttribute("aria-label", "Close");
 }
 
-new MutationObserver(nameFields).observe(page, { childList: true, subtree: true });
+new MutationObserver(nameControls).observe(page, { childList: true, subtree: true });
 
 const ui = SwaggerUIBundle({
   url: "/openapi.json",
