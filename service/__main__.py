@@ -224,10 +224,13 @@ def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
     try:
         # Without a password, OpenSSL would ask for that of an encrypted key.
         context.load_cert_chain(certificate, key, password="")
-    except OSError as error:  # ssl.SSLError is a subclass
-        reason = error.strerror or "no certificate chain and its unencrypted key in PEM"
-        _refuse(f"cannot speak TLS with {certificate} and {key} ({reason})")
-    return context
+    except ssl.SSLError:
+        reason = "no certificate chain with its unencrypted key in PEM"
+    except OSError as error:
+        reason = str(error.strerror)
+    else:
+        return context
+    _refuse(f"cannot speak TLS with {certificate} and {key} ({reason}); name other files")
 
 
 def _listen(options: argparse.Namespace) -> list[socket.socket]:

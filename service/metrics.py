@@ -118,6 +118,7 @@ class Version:
         self._metrics = metrics
         self._version = version
         self._values = _values(f"{version}_{os.getpid()}")
+        self._created: set[tuple[Any, tuple[object, ...]]] = set()
         # Looking up a series takes longer than incrementing it.
         self.images = [self.series(metrics.images, label) for label in range(10)]
         self.confidence = self.series(metrics.confidence)
@@ -126,6 +127,7 @@ class Version:
 
     def series(self, metric: Any, *labels: object) -> Any:
         """Return a series of a metric, from the labels beside the version."""
+        self._created.add((metric, labels))
         return self._metrics.create(self._values, metric, self._version, *labels)
 
     def _request(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
@@ -136,15 +138,8 @@ class Version:
 
     def remove(self) -> None:
         """Remove all series of this version."""
-        metrics = self._metrics
-        for metric in (
-            metrics.requests,
-            metrics.seconds,
-            metrics.images,
-            metrics.confidence,
-            metrics.model,
-        ):
-            metric.remove_by_labels({"version": self._version})
+        for metric, labels in list(self._created):
+            metric.remove(self._version, *labels)
         if FOLDER in os.environ:
             self._values.close_all_files()
 

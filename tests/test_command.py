@@ -11,6 +11,7 @@ from hashlib import md5, sha256
 import pytest
 import requests
 
+from service.__main__ import _tls
 from service.supervisor import STOP_TIMEOUT
 from tests import collision
 from tests.conftest import (
@@ -263,29 +264,22 @@ def test_an_artifact_without_a_lock_file_is_served_by_its_sha256(artifact, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("options", "reason"),
+    ("content", "reason"),
     [
-        (["--artifact=data/model"], "--artifact and --pin need each other"),
-        (["--artifact=data/model", f"--pin={'0' * 64}", "--watch"], "remove --watch"),
-        (["--tls-certificate=a.pem"], "--tls-certificate and --tls-key need each other"),
+        (None, "No such file or directory"),
+        ("no key", "no certificate chain with its unencrypted key in PEM"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(options, reason):
-    done = start(PROJECT, *options)
-    assert done.returncode == 2
-    assert reason in done.stderr
-
-
-@pytest.mark.parametrize("content", ["", "no key"])
-def test_an_unusable_certificate_is_refused_in_one_sentence(tmp_path, content):
-    key = tmp_path / "key.pem"
-    key.write_text(content)
-    done = start(PROJECT, f"--tls-certificate={tmp_path}/none.pem", f"--tls-key={key}")
-    assert done.returncode == 1
-    assert done.stderr == (
-        f"service: cannot speak TLS with {tmp_path}/none.pem and {key} (No such file or "
-        "directory)\n"
-    )
+def test_an_unusable_certificate_is_refused_in_one_sentence(tmp_path, caplog, content, reason):
+    files = tmp_path / "chain.pem", tmp_path / "key.pem"
+    for file in files if content else ():
+        file.write_text(content)
+    with pytest.raises(SystemExit) as end:
+        _tls(*files)
+    assert end.value.code == 1
+    assert caplog.messages == [
+        f"cannot speak TLS with {files[0]} and {files[1]} ({reason}); name other files"
+    ]
 
 
 ANOTHER_SERVER = """

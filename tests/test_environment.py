@@ -58,6 +58,12 @@ def test_a_wrong_variable_is_refused(options, capsys, name, value, reason):
     assert reason in capsys.readouterr().err
 
 
+def test_one_artifact_cannot_be_watched(options, capsys):
+    with pytest.raises(SystemExit):
+        options("--artifact=model", f"--pin={'0' * 64}", MNIST_WATCH="true")
+    assert "--watch follows a lock file, but --pin names one artifact" in capsys.readouterr().err
+
+
 def test_the_help_names_each_variable(options, capsys):
     with pytest.raises(SystemExit):
         options("--help")

@@ -66,6 +66,7 @@ def test_each_line_of_a_service_is_json(artifact, png_files):
     assert any(" as before: " in line.get("message", "") for line in lines)
 
 
+@pytest.mark.server
 def test_a_refusal_is_one_line_of_json(tmp_path):
     done = start(PROJECT, f"--lock={tmp_path}/dvc.lock", "--log-format=json")
     assert (done.returncode, done.stdout) == (1, "")
