@@ -95,8 +95,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--token-file",
         type=Path,
-        help="file that contains a token; every request except health checks must send it as "
-        "`Authorization: Bearer`",
+        help="file that contains a token; every request except health checks and the files of the "
+        "page must send it as `Authorization: Bearer`",
     )
     parser.add_argument(
         "--watch",

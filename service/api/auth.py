@@ -1,4 +1,4 @@
-"""Optional authentication with a bearer token; only the health routes never require it.
+"""Optional authentication with a bearer token; health checks and the page's files never require it.
 
 curl -H 'Authorization: Bearer <token>' -F image=@104.png localhost:8080/recognize
 """
@@ -10,9 +10,10 @@ from flask import Request
 from werkzeug.datastructures import WWWAuthenticate
 from werkzeug.exceptions import Unauthorized
 
-# Load balancers and Kubernetes call these routes without a token. The responses are harmless: they
-# contain only the health and the version of the model.
-PUBLIC_PATHS = {"/healthz", "/v2/health/live", "/v2/health/ready"}
+# Load balancers and Kubernetes call the health routes without a token. The responses are harmless:
+# they contain only the health and the version of the model. The page asks visitors for the token.
+PUBLIC_PATHS = {"/", "/healthz", "/v2/health/live", "/v2/health/ready"}
+PUBLIC_FILES = "/static/"  # the files of the page
 
 
 class TokenError(Exception):
@@ -54,7 +55,7 @@ def allows(token: str | None, path: str, header: str | None) -> bool:
         path: The path of the request.
         header: The request's `Authorization` header, or None if it has none.
     """
-    if token is None or path in PUBLIC_PATHS:
+    if token is None or path in PUBLIC_PATHS or path.startswith(PUBLIC_FILES):
         return True
     scheme, _, credentials = (header or "").partition(" ")
     # A comparison in constant time does not reveal how many characters match.

@@ -10,9 +10,10 @@ from tests.conftest import PROJECT, TRANSPORTS, client_of_server, in_process, st
 
 TOKEN = "x" * 64
 HEALTH = ["/healthz", "/v2/health/live", "/v2/health/ready"]
+PAGE = ["/", "/static/page.js", "/static/languages/en.js"]  # it asks the visitor for the token
 PROTECTED = [
-    "/",
     "/recognize",
+    "/static",
     "/metrics",
     "/openapi.json",
     "/docs/",
@@ -37,8 +38,8 @@ def get(client, path, header=None):
     return client.get(path, headers={"Authorization": header} if header else {})
 
 
-@pytest.mark.parametrize("path", HEALTH)
-def test_the_health_routes_need_no_token(guarded, path):
+@pytest.mark.parametrize("path", HEALTH + PAGE)
+def test_the_health_routes_and_the_page_need_no_token(guarded, path):
     assert get(guarded, path).status_code == 200
 
 
