@@ -32,7 +32,7 @@ def test_the_service_starts_from_an_installed_wheel(installed, artifact, png_fil
     monkeypatch.setitem(ENVIRONMENT, "PYTHONPATH", str(installed))
     assert not (artifact.path / "service").exists()  # which would come before the wheel
     with running_server(artifact.path, "--workers=1") as server:
-        for page in ("/", "/static/page.js", "/static/samples/7-0.png", "/openapi.json", "/docs/"):
+        for page in ("/", "/static/page.js", "/static/languages/en.js", "/openapi.json", "/docs/"):
             assert requests.get(f"{server.url}{page}", timeout=60).ok, page
         files = {"image": png_files[0].read_bytes()}
         answer = requests.post(f"{server.url}/recognize", files=files, timeout=60)

@@ -69,7 +69,8 @@ function showTable(result, reading) {
     for (const [label, row] of [...body.rows].entries()) showBar(row, label, result, reading);
     return;
   }
-  if (!head.cells.length) head.append(...["", ...Array(10).keys()].map((label) => cell("th", digits(label))));
+  if (!head.cells.length)
+    head.append(cell("td"), ...Array.from({ length: 10 }, (_, label) => cell("th", digits(label))));
   body.replaceChildren(...reading.parts.map((part, number) => numberRow(part, result.probabilities[number])));
 }
 
