@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.api.pad import wait_for_scripts
 from tests.conftest import Server, program
 
 expect.set_options(timeout=30_000)  # milliseconds; the browser is slow while a training runs
@@ -51,4 +52,5 @@ def blank(browser: Browser, browser_errors: list[str]) -> Iterator[Page]:
 def page(blank: Page, server: Server) -> Page:
     """Return a tab with the page of the service."""
     blank.goto(server.url)
+    wait_for_scripts(blank)
     return blank

@@ -94,7 +94,13 @@ STYLES: dict[str, Strokes] = {
 }
 
 
+def wait_for_scripts(page: Page) -> None:
+    """Wait until the page has loaded its language, which may be after the browser's load event."""
+    page.locator("body[data-state]").wait_for()
+
+
 def draw(page: Page, strokes: Strokes) -> None:
+    wait_for_scripts(page)
     pad = page.locator("#ink")
     pad.scroll_into_view_if_needed()
     box = pad.bounding_box()
@@ -114,6 +120,7 @@ def draw_at_once(page: Page, strokes: Strokes) -> None:
 
     A hand reports many points of each stroke; with the corners alone, the page would round them.
     """
+    wait_for_scripts(page)
     page.locator("#ink").evaluate(
         """(pad, strokes) => {
             const { left, top, width, height } = pad.getBoundingClientRect();

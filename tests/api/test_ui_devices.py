@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Browser, CDPSession, Page, expect
 
-from tests.api.pad import ANSWER, DIGITS, draw, draw_at_once, ink, reading
+from tests.api.pad import ANSWER, DIGITS, draw, draw_at_once, ink, reading, wait_for_scripts
 from tests.conftest import Server
 
 NUMBERS = re.compile(r"\d+")
@@ -52,9 +52,12 @@ def test_a_palm_does_not_block_a_finger_or_a_pen(page):
     }
     for name, events in cases.items():
         page.reload()
+        wait_for_scripts(page)
         page.evaluate("Element.prototype.setPointerCapture = () => {}")
         page.evaluate(TOUCH, events)
         assert ink(page) == pytest.approx(line, rel=0.01), name
+        page.keyboard.press("Control+z")
+        assert ink(page) == 0, f"{name}: the palm left a state"
 
 
 def touch(session: CDPSession, points: list[tuple[float, float]]) -> None:
@@ -77,6 +80,7 @@ def test_a_phone_shows_the_answer_beside_a_pad_that_stays_in_its_place(browser, 
         ) as context:
             page = context.new_page()
             page.goto(server.url)
+            wait_for_scripts(page)
             assert page.evaluate("document.documentElement.scrollWidth") == width
             before = page.locator("#pad").bounding_box()
             session = context.new_cdp_session(page)

@@ -140,3 +140,6 @@ def test_a_picture_of_a_number_is_read_with_the_switch(blank, trained, tmp_path)
     blank.keyboard.press("Control+z")
     expect(switch).not_to_be_checked()
     expect(blank.locator("#boxes rect")).to_have_count(0)
+    blank.keyboard.press("Control+z")
+    expect(switch).to_be_hidden()
+    assert blank.evaluate("document.activeElement.id") == "ink"  # not the body

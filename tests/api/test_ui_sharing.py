@@ -58,6 +58,7 @@ def test_the_request_as_code_gives_the_same_answer(page):
         expect(page.get_by_role("status")).to_have_text(ANSWER)
         expected = response.value.json()
         page.get_by_role("button", name="Link and code").click()
+        expect(page.get_by_role("dialog", name="Link and code")).to_be_visible()
         curl, python = (page.locator(name).text_content() for name in ("#curl", "#python"))
         assert sent[-1] in curl
         printed = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True)
@@ -71,6 +72,7 @@ def test_the_request_as_code_gives_the_same_answer(page):
     page.locator("#file").set_input_files(SAMPLES[0])
     expect(page.locator("#answer")).to_have_attribute("aria-busy", "false")
     page.get_by_role("button", name="Link and code").click()
+    expect(page.get_by_role("dialog", name="Link and code")).to_be_visible()
     expect(page.locator("#link")).to_be_hidden()  # a picture does not fit into a link
     curl = page.locator("#curl").text_content()
     done = subprocess.run(

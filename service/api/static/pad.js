@@ -1,6 +1,6 @@
 // Drawing and erasing with a mouse, a pen or a finger, and what the pad shows.
 
-import { add, current, isBlank } from "./history.js";
+import { add, current, drop, isBlank } from "./history.js";
 import { SIDE, dense, erase, trace } from "./strokes.js";
 
 const NIB = 10; // units: the stroke width on the pad
@@ -76,7 +76,7 @@ function isResting() {
 
 // Removes the mark of a palm.
 function giveUp() {
-  if (gesture.stroke) add({ strokes: current().strokes.slice(0, -1) });
+  if (gesture.stroke) drop();
   gesture = null;
   return true;
 }
@@ -105,6 +105,12 @@ function finish(event) {
 // Ends a stroke that is still being drawn when the pad changes in another way.
 export function interrupt() {
   gesture = null;
+}
+
+// Hides or shows an element. The pad takes over the focus of what disappears.
+export function hide(element, isHidden) {
+  if (isHidden && element.contains(document.activeElement)) ink.focus({ preventScroll: true });
+  element.hidden = isHidden;
 }
 
 export function paint() {

@@ -32,7 +32,7 @@ function showControls() {
     ["open-share", !history.isBlank()],
   ])
     byId(id).ariaDisabled = String(!isPossible);
-  byId("several").hidden = !picture || picture.isSample;
+  pad.hide(byId("several"), !picture || Boolean(picture.isSample));
   byId("many").checked = Boolean(picture?.many);
   for (const radio of samples.querySelectorAll("input"))
     radio.checked = Boolean(picture?.isSample) && radio.value === picture.name;
@@ -106,10 +106,7 @@ requests.start({
 byId("undo").addEventListener("click", () => go(history.undo));
 byId("redo").addEventListener("click", () => go(history.redo));
 byId("clear").addEventListener("click", clear);
-byId("again").addEventListener("click", () => {
-  byId("ink").focus({ preventScroll: true }); // this button disappears
-  requests.retry();
-});
+byId("again").addEventListener("click", requests.retry);
 byId("many").addEventListener("change", ({ target }) =>
   go(() => history.add({ picture: { ...history.current().picture, many: target.checked } })));
 samples.addEventListener("change", ({ target }) => useSample(target.value));

@@ -1,7 +1,7 @@
 // The answer: in large, in a sentence, in probabilities, and the images that the network received.
 
 import { write } from "./handwriting.js";
-import { showBoxes } from "./pad.js";
+import { hide, showBoxes } from "./pad.js";
 import { read } from "./reading.js";
 import { digits, percent, words } from "./words.js";
 
@@ -13,13 +13,14 @@ const answer = byId("answer");
 export function show({ kind, result, keep, part }, isFinal) {
   const isPending = ["waiting", "recognizing", "slow", "progress"].includes(kind);
   answer.ariaBusy = String(isPending);
-  byId("again").hidden = isPending || kind === "blank" || kind === "result";
+  hide(byId("again"), isPending || kind === "blank" || kind === "result");
   byId("progress").hidden = kind !== "progress" || part === 1;
   if (kind === "progress") return (byId("progress").value = part);
   if (result) showResult(result);
   else if (!keep) clear(kind, isPending);
   if (isPending && keep && kind !== "waiting") byId("sentence").textContent = words[kind];
-  if (isFinal) byId("status").textContent = kind === "blank" ? "" : byId("sentence").textContent;
+  if (kind === "blank" || (kind === "waiting" && !keep)) byId("status").textContent = "";
+  else if (isFinal) byId("status").textContent = byId("sentence").textContent;
 }
 
 function clear(kind, isPending) {
