@@ -33,7 +33,7 @@ def test_the_service_starts_from_an_installed_wheel(installed, artifact, png_fil
     assert not (artifact.path / "service").exists()  # which would come before the wheel
     with running_server(artifact.path, "--workers=1") as server:
         pages = ["/", "/openapi.json", "/docs/", "/docs/swagger-ui.css", "/model/"]
-        assets = ["page.js", "docs.js", "model.css", "samples/7-0.png"]
+        assets = ["page.js", "languages/en.js", "docs.js", "model.css", "samples/7-0.png"]
         for page in [*pages, *(f"/static/{name}" for name in assets)]:
             assert requests.get(f"{server.url}{page}", timeout=60).ok, page
         files = {"image": png_files[0].read_bytes()}

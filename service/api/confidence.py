@@ -6,7 +6,7 @@ import numpy as np
 # the first's.
 CLOSE = 0.5
 # If the likeliest label has less than LIKELY, and the two likeliest together have less than CLEAR,
-# the picture is probably not a digit. static/page.js has the same two constants.
+# the picture is probably not a digit. static/reading.js has the same two constants.
 LIKELY = 0.5
 CLEAR = 0.9
 

@@ -11,7 +11,15 @@ from tests.conftest import PROJECT, TRANSPORTS, client_of_server, in_process, st
 TOKEN = "x" * 64
 HEALTH = ["/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"]
 PAGES = [
-    *("/", "/static/page.js", "/docs", "/docs/", "/docs/swagger-ui.css", "/openapi.json"),
+    *(
+        "/",
+        "/static/page.js",
+        "/static/languages/en.js",
+        "/docs",
+        "/docs/",
+        "/docs/swagger-ui.css",
+        "/openapi.json",
+    ),
     *("/model", "/model/"),
 ]
 PROTECTED = [

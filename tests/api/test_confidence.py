@@ -60,7 +60,7 @@ def test_the_sentence_names_the_first_doubtful_digit_of_many():
 
 
 def test_the_page_has_the_same_limits():
-    page = (PROJECT / "service/api/static/page.js").read_text()
+    page = (PROJECT / "service/api/static/reading.js").read_text()
     assert re.findall(r"^const (SURE|LIKELY) = (.+?);", page, re.M) == [
         ("SURE", str(CLEAR)),
         ("LIKELY", str(LIKELY)),

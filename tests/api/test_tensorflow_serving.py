@@ -141,7 +141,7 @@ INVALID = {
     ),
     "not a picture": (
         {"signature_name": "recognize_png", "instances": [{"b64": "aGk="}]},
-        "The file is not an image",
+        "The file is not a picture",
     ),
     "a number instead of a picture": (
         {"signature_name": "recognize_png", "instances": [1]},

@@ -1,0 +1,160 @@
+// When to send what is on the pad, and what to show until the answer is there.
+// `show` receives {kind, result, keep}: kind is "blank", "waiting", "recognizing", "result" or the
+// reason why there is no answer.
+
+import { current, isBlank } from "./history.js";
+import { probe, recognize } from "./service.js";
+import { toPicture } from "./strokes.js";
+import { askForToken } from "./token.js";
+
+// Milliseconds.
+const LIVE = 700; // until the first request during a stroke; each further one takes twice as long
+const PAUSE = 250; // after a stroke, because the next one may follow; longer after MANY requests
+const NOTICE = 300; // until the page says that it waits
+const SLOW = 1200; // without an answer or progress; then the page asks whether the service is well
+const TIMEOUT = 30_000; // as long as the service itself may take, see --timeout
+const RETRIES = [1000, 2000, 4000, 8000, 15_000, 30_000];
+
+const MAX_LIVE = 2; // requests during the strokes of one drawing
+const MANY = 3; // requests after the strokes of one drawing; then each doubles the pause
+const MAX_DOUBLINGS = 5;
+
+let show, reject;
+let sent = 0; // requests after the strokes of the current drawing
+let live = 0; // requests during its strokes
+let failures = 0; // in a row
+let timer, noticeTimer, watch;
+let revision = 0; // of what is on the pad
+let controller = null; // of the request in flight
+let requested = null; // the state that the request in flight is about
+let awaited = null; // the state that the page waits for
+let answered = null; // the state whose result is shown
+
+export function start(functions) {
+  ({ show, reject } = functions);
+  window.addEventListener("online", () => timer && failures && retry());
+}
+
+// Call this whenever what is on the pad changes.
+export function update({ isDrawing = false } = {}) {
+  const state = current();
+  revision += 1;
+  if (!isDrawing || state !== requested) abort();
+  if (isDrawing) state.result = null;
+  if (isBlank(state)) {
+    cancel();
+    sent = live = 0;
+    answered = null;
+    return show({ kind: "blank" });
+  }
+  if (state.picture) sent = live = 0;
+  if (state.result) return finish(state, state.result);
+  wait(state);
+  if (isDrawing && ((timer && !failures) || live >= MAX_LIVE)) return;
+  clearTimeout(timer);
+  const doublings = Math.min(Math.max(sent - MANY, 0), MAX_DOUBLINGS);
+  const pause = isDrawing ? LIVE * 2 ** live : PAUSE * 2 ** doublings;
+  timer = setTimeout(send, state.picture ? 0 : pause, isDrawing);
+}
+
+export function retry() {
+  cancel();
+  wait(current());
+  send();
+}
+
+function abort() {
+  controller?.abort();
+  controller = requested = null;
+  clearTimeout(watch);
+}
+
+function cancel() {
+  abort();
+  for (const each of [timer, noticeTimer]) clearTimeout(each);
+  timer = noticeTimer = awaited = null;
+}
+
+// Keeps the last answer in sight, dimmed, but only beside the drawing that it belongs to.
+function wait(state) {
+  if (awaited === state) return;
+  awaited = state;
+  const keep = Boolean(answered) && !answered.picture && !state.picture;
+  if (!keep) answered = null;
+  show({ kind: "waiting", keep });
+  noticeTimer ??= setTimeout(() => {
+    noticeTimer = null;
+    show({ kind: "recognizing", keep: Boolean(answered) });
+  }, NOTICE);
+}
+
+async function send(isDrawing = false) {
+  abort();
+  timer = null;
+  if (isDrawing) live += 1;
+  else sent += 1;
+  const state = (requested = current());
+  const mineRevision = revision;
+  const mine = (controller = new AbortController());
+  const { signal } = mine;
+  try {
+    const picture = state.picture ?? (await toPicture(state.strokes));
+    if (signal.aborted) return;
+    watchFor(mine);
+    const progress = (part) => {
+      watchFor(mine);
+      if (state.picture) show({ kind: "progress", part });
+    };
+    const answer = await recognize(picture, { signal, progress });
+    if (mine !== controller) return;
+    failures = 0;
+    const result = { ...answer, picture, toPad: picture.toPad };
+    if (mineRevision === revision) state.result = result;
+    finish(state, result);
+  } catch (error) {
+    if (mine === controller) fail(state, error);
+  }
+}
+
+function finish(state, result) {
+  cancel();
+  answered = state;
+  show({ kind: "result", result });
+}
+
+async function fail(state, { kind, status }) {
+  if (kind === "aborted") return;
+  cancel();
+  answered = null;
+  if (kind === "locked") return (await askForToken()) ? retry() : show({ kind });
+  if (kind === "refused" && state.picture) return reject(status);
+  show({ kind: kind === "gone" && !navigator.onLine ? "offline" : kind });
+  if (kind !== "failed" && kind !== "refused") retryLater();
+}
+
+// Tries again when the service is well. A request to /healthz costs less than the picture.
+function retryLater() {
+  const pause = RETRIES[Math.min(failures, RETRIES.length - 1)];
+  failures += 1;
+  timer = setTimeout(async () => {
+    const mine = timer;
+    const health = await probe();
+    if (mine !== timer) return;
+    if (health === "well") return retry();
+    show({ kind: health });
+    retryLater();
+  }, pause);
+}
+
+// Finds out why there is no answer: the service is slow, hung or gone.
+function watchFor(mine) {
+  clearTimeout(watch);
+  watch = setTimeout(async () => {
+    const health = await probe();
+    if (mine !== controller) return;
+    if (health !== "well") return fail(current(), { kind: health });
+    clearTimeout(noticeTimer);
+    show({ kind: "slow", keep: Boolean(answered) });
+    watch = setTimeout(() => mine === controller && fail(current(), { kind: "hung" }), TIMEOUT);
+  }, SLOW);
+}

@@ -1,0 +1,60 @@
+// Where the network looked: the places whose cover lowers the probability of the label, in color.
+
+import { current } from "./history.js";
+import { recognize } from "./service.js";
+import { toPicture } from "./strokes.js";
+
+const COLOR = [255, 92, 60];
+const STRONGEST = 210; // of 255: the opacity of the place that matters most
+const button = document.getElementById("why");
+const images = document.getElementById("images");
+
+export function start(fail) {
+  button.addEventListener("click", async () => {
+    if (button.ariaDisabled === "true") return;
+    if (button.ariaPressed === "true") return hide();
+    button.ariaPressed = "true";
+    const state = current();
+    try {
+      const result = await ask(state);
+      if (state === current() && button.ariaPressed === "true") draw(result.why);
+    } catch {
+      hide();
+      fail();
+    }
+  });
+}
+
+// Offers the explanation of a result, or none.
+export function offer(isAnswered) {
+  button.ariaDisabled = String(!isAnswered);
+  hide();
+}
+
+async function ask({ picture, strokes, result }) {
+  if (!result.why) {
+    const sent = picture ?? (await toPicture(strokes));
+    const options = { signal: AbortSignal.timeout(10_000), extra: { why: true } };
+    result.why = (await recognize(sent, options)).why;
+  }
+  return result;
+}
+
+function hide() {
+  button.ariaPressed = "false";
+  for (const overlay of images.querySelectorAll(".why")) overlay.remove();
+}
+
+function draw(maps) {
+  for (const [number, map] of maps.entries()) {
+    const canvas = document.createElement("canvas");
+    canvas.className = "why";
+    canvas.width = canvas.height = 28;
+    const context = canvas.getContext("2d");
+    const pixels = context.createImageData(28, 28);
+    for (const [index, value] of map.flat().entries())
+      pixels.data.set([...COLOR, STRONGEST * value], 4 * index);
+    context.putImageData(pixels, 0, 0);
+    images.children[number].append(canvas);
+  }
+}
