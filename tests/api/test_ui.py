@@ -19,6 +19,7 @@ from tests.api.pad import (
     draw_at_once,
     expect_answer,
     ink,
+    number,
     reading,
     requests_of,
     transfer,
@@ -53,6 +54,34 @@ def test_the_page_shows_the_preprocessed_image(page, server):
         url = f"{server.url}/recognize?preprocessed=true"
         answer = requests.post(url, files={"image": content}, timeout=30).json()
     assert shown == [gray for row in answer["preprocessed"][0] for gray in row]
+
+
+def test_the_page_shows_where_the_network_looked(page, server):
+    file = SAMPLES[4]
+    page.locator("#file").set_input_files(file)
+    expect_answer(page, server, file)
+    why, overlay = page.get_by_role("button", name="Why?"), page.locator("#images .why")
+    why.click()
+    expect(overlay).to_have_count(1)
+    opacity = overlay.evaluate(
+        """canvas => [...canvas.getContext("2d").getImageData(0, 0, 28, 28).data]
+            .filter((_, index) => index % 4 === 3)"""
+    )
+    with file.open("rb") as content:
+        answer = requests.post(
+            f"{server.url}/recognize?why=true", files={"image": content}, timeout=30
+        ).json()
+    values = [value for row in answer["why"][0] for value in row]
+    assert max(values) > 0
+    assert [each > 0 for each in opacity] == [
+        210 * value / max(*values, 0.02) > 0.5 for value in values
+    ]
+    why.click()
+    expect(overlay).to_have_count(0)
+    draw_at_once(page, number("10"))
+    expect(page.get_by_role("status")).to_have_text(ANSWER)
+    why.click()
+    expect(overlay).to_have_count(2)
 
 
 def test_the_hashes_of_the_model_are_truncated_and_their_titles_are_complete(page, version, sha256):
@@ -309,7 +338,7 @@ def test_an_invalid_file_is_refused_in_one_sentence_and_the_drawing_stays(
         b"\x09\0\0\0\x20\0\0\0\x01\0\x18\0" + bytes(24) + b"\xff" * (28 * 32)
     )
     no_picture = "This file is not a picture. Use PNG, JPEG, BMP, GIF or WebP."
-    for number, (file, words) in enumerate(
+    for turn, (file, words) in enumerate(
         [
             (text, no_picture),
             (vector, no_picture),
@@ -319,7 +348,7 @@ def test_an_invalid_file_is_refused_in_one_sentence_and_the_drawing_stays(
         page.locator("#file").set_input_files(file)
         expect(notice).to_have_text(words)
         expect(notice).to_be_visible()
-        if number % 2:
+        if turn % 2:
             page.keyboard.press("Escape")
         else:
             page.get_by_role("button", name="Clear").click()

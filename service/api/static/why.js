@@ -6,6 +6,9 @@ import { toPicture } from "./strokes.js";
 
 const COLOR = [255, 92, 60];
 const STRONGEST = 210; // of 255: the opacity of the place that matters most
+// A digit that stays recognizable however it is covered has small numbers everywhere, so the color is
+// relative to the largest number, but not to less than this.
+const LEAST = 0.02;
 const button = document.getElementById("why");
 const images = document.getElementById("images");
 
@@ -52,8 +55,10 @@ function draw(maps) {
     canvas.width = canvas.height = 28;
     const context = canvas.getContext("2d");
     const pixels = context.createImageData(28, 28);
-    for (const [index, value] of map.flat().entries())
-      pixels.data.set([...COLOR, STRONGEST * value], 4 * index);
+    const values = map.flat();
+    const largest = Math.max(...values, LEAST);
+    for (const [index, value] of values.entries())
+      pixels.data.set([...COLOR, (STRONGEST * value) / largest], 4 * index);
     context.putImageData(pixels, 0, 0);
     images.children[number].append(canvas);
   }
