@@ -276,7 +276,7 @@ BODIES = {
         tensor(
             "BYTES", shape=[1], data=[base64.b64encode(bytes(MAX_BODY // 4 * 3 - 200)).decode()]
         ),
-        "not an image",
+        "not a picture",
         JSON,
     ),
     "base64 of thousands of pictures": lambda: (

@@ -68,7 +68,7 @@ def test_the_application_reads_the_body_in_any_pieces(server, headers, size):
     pieces = [request[start : start + size] for start in range(0, len(request), size)]
     status, sentence = error_of(send(server, *pieces))
     assert status == 400
-    assert sentence.startswith("The file is not an image")
+    assert sentence.startswith("The file is not a picture")
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ def test_an_https_client_gets_an_error_at_once(server):
 
 
 def test_pipelined_requests_are_answered_in_order(server):
-    requests = [post(b"X-Request-Id: %d" % number, end=b"X: y") for number in range(50)]
-    answer = send(server, b"".join(requests) + b"\r\n" + HEALTH + b"Connection: close\r\n\r\n")
+    sent = [post(b"X-Request-Id: %d" % number, end=b"X: y") for number in range(50)]
+    answer = send(server, b"".join(sent) + b"\r\n" + HEALTH + b"Connection: close\r\n\r\n")
     heads = [part for part in answer.split(b"HTTP/1.1 ") if part]
     assert [head[:3] for head in heads] == [b"400"] * 50 + [b"200"]
     ids = [line.partition(b": ")[2] for line in answer.split(b"\r\n") if b"X-Request-Id" in line]
@@ -121,7 +121,7 @@ def test_a_chunked_body_is_read_and_its_trailer_ignored(server):
     )
     chunks = b"5\r\nnot a\r\n8\r\n picture\r\n0\r\nX-Request-Id: trailer\r\n\r\n"
     answer = send(server, head, chunks)
-    assert error_of(answer)[1].startswith("The file is not an image")
+    assert error_of(answer)[1].startswith("The file is not a picture")
     assert b"\r\nX-Request-Id: mine\r\n" in answer
 
 
@@ -190,7 +190,7 @@ def test_the_time_before_a_request_does_not_shorten_the_time_for_its_body(reposi
         client.sendall(request[-1:])
         status, sentence = error_of(read(client))
     assert status == 400
-    assert sentence.startswith("The file is not an image")
+    assert sentence.startswith("The file is not a picture")
 
 
 @pytest.fixture(scope="module")

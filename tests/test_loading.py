@@ -155,7 +155,7 @@ def test_each_engine_recognizes_any_number_of_images(artifact, testing, engine):
 @pytest.mark.parametrize(
     ("content", "kind", "reason"),
     [
-        (b"text", ImageError, "The file is not an image"),
+        (b"text", ImageError, "The file is not a picture"),
         (b"", ImageError, "The picture is empty"),
         (BLANK, NoInkError, "No digit was found"),
     ],

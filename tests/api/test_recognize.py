@@ -128,7 +128,7 @@ INVALID = {
     "a text in the field": ({"files": {"x": b""}, "data": {"image": "9"}}, 400, "no file"),
     "an empty file": ({"files": field(b"")}, 400, "The picture is empty."),
     "an empty body": ({"data": b"", **RAW}, 400, "The picture is empty."),
-    "not an image": ({"files": field(b"<html>")}, 400, "not an image"),
+    "not a picture": ({"files": field(b"<html>")}, 400, "not a picture"),
     "a truncated file": ({"files": field(VALID[:50])}, 400, "damaged or cut off"),
     "a damaged file": ({"files": field(VALID[:45] + b"\0\0" + VALID[47:])}, 400, "damaged"),
     "a blank picture": ({"files": field(png(Image.new("L", (28, 28))))}, 422, "No digit was found"),
@@ -141,7 +141,7 @@ INVALID = {
     "one invalid picture of three": (
         {"files": field(VALID, b"", VALID)},
         400,
-        "Picture 2 (1.png): The image is",
+        "Picture 2 (1.png): The picture is",
     ),
     "a body over the limit": ({"data": bytes(Limits.body + 1), **RAW}, 413, "too large"),
     "a chunked body over the limit": (
@@ -268,7 +268,7 @@ def test_min_confidence_refuses_a_picture_below_it_and_no_other(
     sentence = refused.json()["error"]
     label = probabilities.index(sure)
     assert sentence.startswith("The picture is unclear: it ")
-    assert f" {label} ({int(100 * sure)} %)" in sentence
+    assert f" {label} ({int(100 * sure)}%)" in sentence
     assert sentence.endswith(f"; no label reaches the required confidence of {sure + 1e-6}.")
     accepted = recognize(client, f"?min_confidence={sure}{others}", **body)
     assert accepted.status_code == 200

@@ -103,14 +103,14 @@ PNG = encoded(GRAY)
     [
         pytest.param(b"", "The picture is empty.", id="empty"),
         pytest.param(b"<html>", "not a picture; send one of PNG, JPEG, BMP, GIF, WEBP.", id="html"),
-        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image", id="eps"),
-        pytest.param(encoded(GRAY, "TIFF"), "not an image", id="tiff"),
+        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a picture", id="eps"),
+        pytest.param(encoded(GRAY, "TIFF"), "not a picture", id="tiff"),
         pytest.param(PNG[:200], "damaged or cut off", id="truncated"),
         pytest.param(PNG[:300] + b"\0\0\0\0" + PNG[304:], "damaged or cut off", id="damaged"),
         pytest.param(bomb(5001, 5000), "5001 x 5000 pixels; the limit is 25,000,000", id="large"),
         pytest.param(bomb(30000, 30000), "more than 25,000,000 pixels", id="bomb"),
         pytest.param(bomb(2**31 - 1, 2**31 - 1), "more than 25,000,000 pixels", id="huge"),
-        pytest.param(bomb(0, 28), "not an image", id="no width"),
+        pytest.param(bomb(0, 28), "not a picture", id="no width"),
     ],
 )
 def test_decode_rejects_an_invalid_picture_with_one_sentence(content, sentence):
