@@ -203,9 +203,12 @@ def _parse_number(least: int, most: int, text: str) -> int:
 
 
 def _origin(text: str) -> str:
-    if not re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#@,;]+", text):
+    # As browsers write it: in lower case and ASCII, and without the default port.
+    is_origin = re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+", text)
+    if not is_origin or re.fullmatch(r"http://.*:80|https://.*:443", text):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not * or an origin such as https://example.com, without a path"
+            f"{text!r} is not * or an origin such as https://example.com, in lower case and ASCII, "
+            "without a path and without the default port"
         )
     return text
 
@@ -249,6 +252,7 @@ def _listen_on_path(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     if path.is_socket():
         with socket.socket(socket.AF_UNIX) as client, suppress(ConnectionRefusedError):
+            client.setblocking(False)  # the queue of a busy service may be full
             client.connect(str(path))
             raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
         path.unlink()  # a service that was killed has left it
@@ -285,7 +289,8 @@ def _close(listeners: list[socket.socket]) -> None:
     for listener in listeners:
         if listener.family == socket.AF_UNIX and listener.fileno() >= 0:
             # Before the workers stop: then another service may listen on this path.
-            Path(listener.getsockname()).unlink(missing_ok=True)
+            with suppress(OSError):
+                Path(listener.getsockname()).unlink()
         listener.close()
 
 

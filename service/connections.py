@@ -39,6 +39,7 @@ HEADERS = 100  # the maximum number of header fields of a request
 # The maximum number of bytes of a request's head, and of framing between the bytes of its body.
 HEAD = 1 << 16
 TLS_SHUTDOWN = 2  # seconds for a client to confirm that its TLS connection ends
+LARGE = 1 << 16  # bytes of a response that a client may need longer than `TLS_SHUTDOWN` to read
 
 BASE: WSGIEnvironment = {
     "REQUEST_METHOD": "-",  # the access log shows "-" for a head that was not parsed
@@ -184,11 +185,13 @@ class Connection(asyncio.Protocol):
                 self._loop.call_soon(self._read)  # other connections take their turn first
             return
         self._phase, self._data = Phase.CLOSE, b""
-        if whole:
+        # Closing with unread bytes would reset the connection before the client reads the response.
+        # With TLS, uvloop 0.22 counts `TLS_SHUTDOWN` from the call, not from the last byte. In both
+        # cases, the client has to close the connection; else, the deadline ends it.
+        is_plain = self._transport.can_write_eof()
+        if whole and (is_plain or len(content) < LARGE):
             self._transport.close()
-        elif self._transport.can_write_eof():
-            # Closing with unread bytes would reset the connection before the client reads the
-            # response. With TLS, the client has to close the connection.
+        elif is_plain:
             self._transport.write_eof()
 
     def _await_head(self) -> None:
@@ -359,8 +362,9 @@ async def serve(server: Server, listener: socket.socket, tls: SSLContext | None)
     signaled = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, signaled.set)
     connections = Connections(server)
-    is_unix = listener.family == socket.AF_UNIX
-    accepting = await (loop.create_unix_server if is_unix else loop.create_server)(
+    # From Python 3.13 on, uvloop would remove the path of the socket when one worker ends.
+    unix = partial(loop.create_unix_server, cleanup_socket=False)
+    accepting = await (unix if listener.family == socket.AF_UNIX else loop.create_server)(
         partial(Connection, connections),
         sock=listener,
         backlog=BACKLOG,

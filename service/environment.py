@@ -24,6 +24,7 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     Args:
         parser: The parser. Its options are long ones.
     """
+    parser.parse_args()  # prints the help if asked, even if a variable is wrong
     actions = {_variable(action): action for action in parser._actions if action.dest != "help"}
     arguments = []
     for variable in sorted(name for name in os.environ if name.startswith(PREFIX)):
@@ -47,6 +48,8 @@ def _argument(parser: argparse.ArgumentParser, variable: str, action: argparse.A
         if value not in SWITCH:
             parser.error(f"{variable} is {value!r}; it must be true or false")
         return f"{SWITCH[value]}{name}"
+    if not value:
+        parser.error(f"{variable} is empty; remove it or give it a value")
     argument = f"--{name}={value}"
     parser.exit_on_error = False  # the parser's own message would name the option
     try:

@@ -7,7 +7,6 @@ import json
 import logging
 import sys
 import threading
-from contextlib import suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import TextIO
@@ -20,7 +19,7 @@ logger = logging.getLogger(__name__)
 class _JsonHandler(logging.StreamHandler[TextIO]):
     """Writes each message as a line of JSON, together with its traceback."""
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def format(self, record: logging.LogRecord) -> str:
         entry = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -28,8 +27,10 @@ class _JsonHandler(logging.StreamHandler[TextIO]):
         }
         if record.exc_info:
             entry["traceback"] = logging.Formatter().formatException(record.exc_info)
-        with suppress(OSError):
-            print(json.dumps(entry), file=self.stream, flush=True)
+        # Parsers of JSON refuse the surrogates by which Python represents bytes that are not UTF-8.
+        return json.dumps(
+            {name: text.encode(errors="backslashreplace").decode() for name, text in entry.items()}
+        )
 
 
 def configure(form: str) -> None:
@@ -43,12 +44,15 @@ def configure(form: str) -> None:
     news, problems = handler(sys.stdout), handler(sys.stderr)
     news.addFilter(lambda record: record.levelno < logging.WARNING)
     problems.setLevel(logging.WARNING)
-    problems.setFormatter(logging.Formatter("service: %(message)s"))
+    if form == "text":
+        problems.setFormatter(logging.Formatter("service: %(message)s"))
     logging.basicConfig(handlers=[news, problems], format="%(message)s", force=True)
+    logging.captureWarnings(form == "json")
     logging.getLogger("service").setLevel(logging.INFO)
     if form == "json":  # Python itself writes the traceback of an uncaught exception as text
         sys.excepthook = _uncaught
         threading.excepthook = lambda args: _uncaught(*args[:3])
+        sys.unraisablehook = lambda args: _uncaught(*args[:3])
 
 
 def _uncaught(

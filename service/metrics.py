@@ -9,6 +9,7 @@ of the one before it are kept, because each version would add about a hundred.
 
 import os
 import re
+import struct
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -33,7 +34,7 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # A client can invent methods, and each would create a new time series.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 VERSIONS = 2  # versions of the model whose series are kept
-OF_A_VERSION = re.compile(r".+_([0-9a-f]{32})_\d+\.db")  # a file with the series of one version
+OF_A_VERSION = re.compile(r".+_([0-9a-f]{32})_(\d+)\.db")  # a file with the series of one version
 
 
 class Metrics:
@@ -42,6 +43,7 @@ class Metrics:
     def __init__(self) -> None:
         self._creation = Lock()
         self.versions: dict[str, Version] = {}  # the one in service is the last
+        self._removed: list[Version] = []  # by the last call of `serve`
         values.ValueClass = _values(str(os.getpid()))
         self.requests = Counter(
             "mnist_requests_total",
@@ -97,12 +99,24 @@ class Metrics:
         new.info = new.series(self.model, sha256)
         new.info.set(1)
         self.versions[version] = new
-        for old in list(self.versions)[:-VERSIONS]:
-            self.versions.pop(old).remove()
-        for file in Path(os.environ[FOLDER]).iterdir() if FOLDER in os.environ else ():
+        # A request may still count for a removed version, so close its files one swap later.
+        for old in self._removed:
+            old.close()
+        self._removed = [self.versions.pop(name) for name in list(self.versions)[:-VERSIONS]]
+        for old in self._removed:
+            old.remove()
+        # A worker that has replaced a dead one does not know the version before.
+        if FOLDER in os.environ and len(self.versions) == VERSIONS:
+            self._remove_files()
+
+    def _remove_files(self) -> None:
+        """Remove the files of other versions: those of this process and of dead ones."""
+        for file in Path(os.environ[FOLDER]).iterdir():
             match = OF_A_VERSION.fullmatch(file.name)
-            if match and match[1] not in self.versions:  # perhaps of a worker that has died
-                file.unlink(missing_ok=True)
+            if match and match[1] not in self.versions:
+                worker = int(match[2])
+                if worker == os.getpid() or not _is_alive(worker):
+                    file.unlink(missing_ok=True)
 
     def create(self, kind: Any, metric: Any, *labels: object) -> Any:
         """Return a series of a metric, whose value is of this kind."""
@@ -140,6 +154,9 @@ class Version:
         """Remove all series of this version."""
         for metric, labels in list(self._created):
             metric.remove(self._version, *labels)
+
+    def close(self) -> None:
+        """Close the files of this version."""
         if FOLDER in os.environ:
             self._values.close_all_files()
 
@@ -196,8 +213,17 @@ def count(environ: WSGIEnvironment, version: str, status: int, duration: float) 
 def exposition() -> bytes:
     """Return the metrics of all workers in the Prometheus text format."""
     while True:
-        with suppress(FileNotFoundError):  # another worker has just removed an old version
+        # Another worker has just removed a file, or has created one that is still empty.
+        with suppress(FileNotFoundError, struct.error):
             return generate_latest(_registry())
+
+
+def _is_alive(worker: int) -> bool:
+    try:
+        os.kill(worker, 0)  # signal 0 only checks that the process exists
+    except OSError:  # the worker has ended, or its process id now belongs to another user
+        return False
+    return True
 
 
 def _registry() -> CollectorRegistry:
@@ -205,10 +231,7 @@ def _registry() -> CollectorRegistry:
         current()
         return REGISTRY
     for file in Path(os.environ[FOLDER]).glob("gauge_live*_*.db"):
-        worker = int(file.stem.rpartition("_")[2])
-        try:
-            os.kill(worker, 0)  # signal 0 only checks that the process exists
-        except OSError:  # the worker has ended, or its process id now belongs to another user
+        if not _is_alive(int(file.stem.rpartition("_")[2])):
             file.unlink(missing_ok=True)  # another worker may remove the file at the same time
     registry = CollectorRegistry()
     multiprocess.MultiProcessCollector(registry)

@@ -174,7 +174,7 @@ class Server:
             content = dumps({"error": errors.FAILED})
             starts.append((500, [("Content-Type", TYPE)]))
         status, headers = starts[-1]
-        if not (status == 304 or any(name == "Content-Length" for name, _ in headers)):
+        if not (status in (204, 304) or any(name == "Content-Length" for name, _ in headers)):
             headers.append(("Content-Length", str(len(content))))
         return status, headers, content
 

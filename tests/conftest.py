@@ -395,7 +395,7 @@ class Server:
 def start(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
     """Run a service that should end by itself."""
     return subprocess.run(
-        [sys.executable, "-m", "service", "--port=1", *options],
+        [sys.executable, "-m", "service", f"--port={free_port()}", *options],
         cwd=folder,
         env=ENVIRONMENT,
         capture_output=True,

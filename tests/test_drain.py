@@ -61,7 +61,7 @@ def test_a_draining_service_answers_until_a_second_signal(artifact, png_files, n
         "POST /recognize HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
         f"Content-Type: image/png\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    options = "--drain=600", "--workers=2", f"--lock={artifact.path}/dvc.lock"
+    options = "--drain=600", "--timeout=600", "--workers=2", f"--lock={artifact.path}/dvc.lock"
     with running_server(PROJECT, *options) as server:
         address = "127.0.0.1", int(server.url.rpartition(":")[2])
         with requests.Session() as session, socket.create_connection(address, TIMEOUT) as begun:
@@ -151,22 +151,26 @@ def clients(url, body):
 def test_a_rolling_restart_behind_a_proxy_fails_no_request(artifact, png_files, tmp_path):
     ports = [free_port(), free_port()]
 
-    def service(port, drain):
-        options = f"--drain={drain}", "--workers=1", f"--lock={artifact.path}/dvc.lock"
-        return running_server(PROJECT, *options, port=port)
+    def service(port, *options):
+        lock = f"--lock={artifact.path}/dvc.lock"
+        return running_server(PROJECT, "--workers=1", lock, *options, port=port)
 
     with (
         proxy(tmp_path, *ports) as (url, state),
-        service(ports[0], 5) as first,
-        service(ports[1], 5) as second,
+        service(ports[0], "--drain=600") as first,
+        service(ports[1], "--drain=600") as second,
         ExitStack() as restarted,
     ):
         wait_for(lambda: state() == ["1", "1"], "the proxy to see both services")
         with clients(url, png_files[0].read_bytes()) as answered:
-            for port, old in zip(ports, (first, second), strict=True):
+            for number, old in enumerate((first, second)):
+                old.process.terminate()
+                wait_for(
+                    lambda at=number: state()[at : at + 1] == ["0"], "the proxy to see the drain"
+                )
                 old.process.terminate()
                 assert old.process.wait(TIMEOUT) == 0
-                restarted.enter_context(service(port, 0))
+                restarted.enter_context(service(ports[number]))
                 wait_for(lambda: state() == ["1", "1"], "the proxy to see both services again")
             enough = len(answered) + 20
             wait_for(lambda: len(answered) >= enough, "answers after the restarts")

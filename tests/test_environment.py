@@ -1,5 +1,6 @@
 """Options of the service from environment variables."""
 
+import os
 import sys
 
 import pytest
@@ -13,6 +14,8 @@ def options(monkeypatch):
 
     def parse(*arguments, **variables):
         monkeypatch.setattr(sys, "argv", ["service", *arguments])
+        for name in [name for name in os.environ if name.startswith("MNIST_")]:
+            monkeypatch.delenv(name)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         return _options()
@@ -40,12 +43,18 @@ def test_the_command_line_wins(options):
         ("MNIST_PROT", "1", "there is no environment variable MNIST_PROT; did you mean MNIST_PORT"),
         ("MNIST_", "1", "there is no environment variable MNIST_; did you mean MNIST_"),
         ("MNIST_HELP", "1", "there is no environment variable MNIST_HELP; did you mean MNIST_"),
-        ("MNIST_PORT", "", "MNIST_PORT: '' is not a number from 1 to 65535"),
+        ("MNIST_PORT", "", "MNIST_PORT is empty; remove it or give it a value"),
+        ("MNIST_PORT", "0", "MNIST_PORT: '0' is not a number from 1 to 65535"),
         ("MNIST_PORT", "tcp://10.0.0.1:80", "MNIST_PORT: 'tcp://10.0.0.1:80' is not a number"),
         ("MNIST_ENGINE", "torch", "MNIST_ENGINE: invalid choice: 'torch'"),
         ("MNIST_WATCH", "yes", "MNIST_WATCH is 'yes'; it must be true or false"),
         ("MNIST_CORS_ORIGIN", "https://a.example/", "without a path"),
-        ("MNIST_CORS_ORIGIN", "a.example", "is not * or an origin"),
+        *(
+            ("MNIST_CORS_ORIGIN", origin, "is not * or an origin")
+            for origin in ("a.example", "https://A.example", "https://\u00fc.example")
+        ),
+        ("MNIST_CORS_ORIGIN", "https://a.example:443", "without the default port"),
+        ("MNIST_CORS_ORIGIN", "http://a.example:80", "without the default port"),
         ("MNIST_PIN", "0" * 32, "is not a SHA-256 of 64 hexadecimal digits"),
         ("MNIST_PIN", "0" * 64, "--artifact and --pin need each other"),
         ("MNIST_TLS_KEY", "key.pem", "--tls-certificate and --tls-key need each other"),
@@ -66,7 +75,7 @@ def test_one_artifact_cannot_be_watched(options, capsys):
 
 def test_the_help_names_each_variable(options, capsys):
     with pytest.raises(SystemExit):
-        options("--help")
+        options("--help", MNIST_PORT="wrong")
     shown = " ".join(capsys.readouterr().out.split())
     assert "port to listen on (default: 8080) [MNIST_PORT]" in shown
     assert "[MNIST_ALLOW_MD5_ONLY]" in shown

@@ -42,16 +42,20 @@ def test_each_line_of_a_service_is_json(artifact, png_files):
         text=True,
     ) as process:
         assert process.stdout is not None
-        started = json.loads(process.stdout.readline())
-        url = f"http://127.0.0.1:{port}"
-        body = {"data": png_files[0].read_bytes(), "headers": {"Content-Type": "image/jpeg"}}
-        statuses = [
-            requests.post(f"{url}/recognize?probabilities=true", **body, timeout=60).status_code,
-            requests.get(f"{url}/fail", timeout=60).status_code,
-        ]
-        process.send_signal(signal.SIGHUP)
-        lines = [json.loads(process.stdout.readline()) for _ in range(4)]
-        process.terminate()
+        try:
+            started = json.loads(process.stdout.readline())
+            url = f"http://127.0.0.1:{port}"
+            body = {"data": png_files[0].read_bytes(), "headers": {"Content-Type": "image/jpeg"}}
+            statuses = [
+                requests.post(
+                    f"{url}/recognize?probabilities=true", **body, timeout=60
+                ).status_code,
+                requests.get(f"{url}/fail", timeout=60).status_code,
+            ]
+            process.send_signal(signal.SIGHUP)
+            lines = [json.loads(process.stdout.readline()) for _ in range(4)]
+        finally:
+            process.terminate()
         lines += entries(process.stdout.read())
     assert statuses == [500, 500]
     assert started["level"] == "info"

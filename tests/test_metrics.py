@@ -91,6 +91,12 @@ def test_rare_methods_share_one_series(served):
     assert methods.isdisjoint({"PROPFIND", "MKCOL", "LOCK"})
 
 
+def workers(server):
+    children = ["pgrep", "-P", str(server.process.pid)]
+    found = subprocess.run(children, capture_output=True, text=True, check=True).stdout
+    return [int(worker) for worker in found.split()]
+
+
 @pytest.mark.server
 def test_the_series_of_two_versions_are_kept(artifact, png_files, tmp_path, monkeypatch):
     """Each artifact has another file, which no engine reads."""
@@ -103,25 +109,38 @@ def test_the_series_of_two_versions_are_kept(artifact, png_files, tmp_path, monk
 
     options = "--workers=2", f"--lock={folder}/dvc.lock"
     with running_server(PROJECT, *options) as server:
-        served = [artifact.version]
+        pids, served = workers(server), [artifact.version]
         for number in range(3):
             (folder / "data/model/assets.extra/number").write_text(str(number))
             pin_artifact(folder)
             served.append(pinned_version(folder))
             server.process.send_signal(signal.SIGHUP)
             deadline = time.monotonic() + 60
-            while {send(server, png_files[:1]).headers["X-Model-Version"] for _ in range(10)} != {
-                served[-1]
-            }:
+            new = {served[-2]: 0, served[-1]: 1}
+            while kept(found := figures(server), "mnist_model_info") != new:
                 assert time.monotonic() < deadline, "the workers do not serve the new artifact"
+            for _ in range(10):
+                assert send(server, png_files[:1]).headers["X-Model-Version"] == served[-1]
             found = figures(server)
             labels = [dict(key[1:]) for key in found if "version" in dict(key[1:])]
             assert {each["version"] for each in labels} == set(served[-2:])
-            assert kept(found, "mnist_model_info") == {served[-2]: 0, served[-1]: 1}
             answered = kept(found, "mnist_confidence_ratio_count")
             assert answered[served[-1]] >= 10
         [metrics] = tmp_path.glob("mnist-service-*/metrics")
         files = [file.name for file in metrics.iterdir()]
+        # The replacement of a dead worker does not know the version before, and keeps its series.
+        before = kept(figures(server), "mnist_confidence_ratio_count")
+        killed = workers(server)[0]
+        os.kill(killed, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while not any(
+            file.stem.endswith(f"{served[-1]}_{worker}")
+            for worker in workers(server)
+            if worker not in pids
+            for file in metrics.iterdir()
+        ):
+            assert time.monotonic() < deadline, "no worker has replaced the killed one"
+        assert kept(figures(server), "mnist_confidence_ratio_count") == before
     assert not any(version in name for version in served[:-2] for name in files)
     assert all(any(version in name for name in files) for version in served[-2:])
 

@@ -11,7 +11,7 @@ from flask import Response
 PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST",
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Inference-Header-Content-Length, "
-    "X-Request-Id, traceparent",
+    "X-Request-Id, traceparent, tracestate",
     "Access-Control-Max-Age": "3600",
 }
 EXPOSED = "Inference-Header-Content-Length, Retry-After, X-Model-Version, X-Request-Id"

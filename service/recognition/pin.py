@@ -129,12 +129,16 @@ def of_folder(folder: Path, sha256: str) -> Pin:
     """
     try:
         md5s, sha256s = _read_files(folder)
+        content = manifest.render(sha256s, ARTIFACT)
     except OSError as error:
         raise PinError(
             f"{folder} cannot be read ({error.strerror}), expected the artifact with the SHA-256 "
             f"{sha256}; name the folder of the artifact with --artifact"
         ) from error
-    content = manifest.render(sha256s, ARTIFACT)
+    except UnicodeError as error:
+        raise PinError(
+            f"{folder} has a file whose name is not UTF-8; copy the artifact again"
+        ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise PinError(
