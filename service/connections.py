@@ -363,7 +363,7 @@ async def serve(server: Server, listener: socket.socket, tls: SSLContext | None)
     loop.add_signal_handler(signal.SIGTERM, signaled.set)
     connections = Connections(server)
     # From Python 3.13 on, uvloop would remove the path of the socket when one worker ends.
-    unix = partial(loop.create_unix_server, cleanup_socket=False)
+    unix = partial(loop.create_unix_server, cleanup_socket=False)  # type: ignore[call-arg]
     accepting = await (unix if listener.family == socket.AF_UNIX else loop.create_server)(
         partial(Connection, connections),
         sock=listener,

@@ -19,18 +19,23 @@ logger = logging.getLogger(__name__)
 class _JsonHandler(logging.StreamHandler[TextIO]):
     """Writes each message as a line of JSON, together with its traceback."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        entry = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["traceback"] = logging.Formatter().formatException(record.exc_info)
-        # Parsers of JSON refuse the surrogates by which Python represents bytes that are not UTF-8.
-        return json.dumps(
-            {name: text.encode(errors="backslashreplace").decode() for name, text in entry.items()}
-        )
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(json.dumps(_fields(record)), file=self.stream, flush=True)
+        except Exception:  # as in `logging`: the log must not break what it reports on
+            self.handleError(record)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, str]:
+    fields = {
+        "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+        "level": record.levelname.lower(),
+        "message": record.getMessage(),
+    }
+    if record.exc_info:
+        fields["traceback"] = logging.Formatter().formatException(record.exc_info)
+    # Parsers of JSON refuse the surrogates by which Python represents bytes that are not UTF-8.
+    return {name: text.encode(errors="backslashreplace").decode() for name, text in fields.items()}
 
 
 def configure(form: str) -> None:
@@ -52,7 +57,9 @@ def configure(form: str) -> None:
     if form == "json":  # Python itself writes the traceback of an uncaught exception as text
         sys.excepthook = _uncaught
         threading.excepthook = lambda args: _uncaught(*args[:3])
-        sys.unraisablehook = lambda args: _uncaught(*args[:3])
+        sys.unraisablehook = lambda args: _uncaught(
+            args.exc_type, args.exc_value, args.exc_traceback
+        )
 
 
 def _uncaught(

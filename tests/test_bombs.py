@@ -155,7 +155,7 @@ PICTURES = {
     ),
     "a TIFF file": lambda: (
         encoded(Image.new("1", (9999, 9999)), "TIFF", compression="group4"),
-        "not an",
+        "not a picture",
     ),
     "more pixels than the header declares": lambda: (png((b"IDAT", zeros())), "No digit was found"),
     "a text of 1 GiB": lambda: (png((b"zTXt", b"a\0\0" + zeros())), CUT),
