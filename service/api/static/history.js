@@ -25,6 +25,6 @@ export function redo() {
 
 // Forgets the current state, which undo and redo must not bring back.
 export function drop() {
+  states.splice(index, 1);
   index -= 1;
-  states.length = index + 1;
 }

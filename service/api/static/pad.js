@@ -38,21 +38,22 @@ export function start(onChange) {
 
 function point(event) {
   const { left, top, width, height } = ink.getBoundingClientRect();
-  return [((event.clientX - left) * SIDE) / width, ((event.clientY - top) * SIDE) / height];
+  const inside = (length) => Math.min(Math.max(length, 0), SIDE); // what is sent is in sight
+  return [inside(((event.clientX - left) * SIDE) / width), inside(((event.clientY - top) * SIDE) / height)];
 }
 
 function begin(event) {
   const isEraser = event.button === 5; // the other end of a pen
   if ((event.button !== 0 && !isEraser) || !mayDraw(event)) return;
+  const erases = isEraser || eraser.ariaPressed === "true";
+  if (erases && !current().strokes.length) return; // a picture cannot be erased
   ink.setPointerCapture?.(event.pointerId);
   const start = point(event);
-  const erases = isEraser || eraser.ariaPressed === "true";
   gesture = { id: event.pointerId, isTouch: event.pointerType === "touch", erases, start };
   if (!erases) {
     gesture.stroke = [start];
     add({ strokes: [...current().strokes, gesture.stroke] });
-  } else if (current().strokes.length) {
-    gesture.canErase = true;
+  } else {
     add({ strokes: erase(current().strokes, start, RUBBER) });
   }
   changed({ isDrawing: true });
@@ -87,7 +88,7 @@ function move(event) {
   const events = event.getCoalescedEvents?.() ?? [];
   const points = (events.length ? events : [event]).map(point);
   if (gesture.stroke) gesture.stroke.push(...points);
-  else if (gesture.canErase) {
+  else {
     const state = current();
     for (const each of dense([gesture.last ?? gesture.start, ...points]))
       state.strokes = erase(state.strokes, each, RUBBER);

@@ -5,7 +5,7 @@ import { forgetToken, token } from "./token.js";
 const PROBE = 1000; // milliseconds: a healthy service answers /healthz in a few
 // The kinds of failure. "gone": there is no connection. "busy": the service has too much to do.
 // "failed": it has a fault. "refused": it cannot use the picture. "locked": it wants a token.
-const KINDS = { 401: "locked", 429: "busy", 500: "failed", 502: "gone", 503: "busy", 504: "busy" };
+const KINDS = { 401: "locked", 408: "busy", 429: "busy", 500: "failed", 502: "gone", 503: "busy", 504: "busy" };
 
 export class ServiceError extends Error {
   constructor(kind, status = 0) {

@@ -6,8 +6,24 @@ const dialog = document.getElementById("token");
 const input = dialog.querySelector("input");
 let asked; // the promise of the open dialog
 
-export const token = () => sessionStorage.getItem(KEY);
-export const forgetToken = () => sessionStorage.removeItem(KEY);
+let kept = stored("getItem");
+
+export const token = () => kept;
+
+export function forgetToken() {
+  kept = null;
+  stored("removeItem");
+}
+
+// Calls the storage of the tab, which the browser's settings may block. The page then keeps the token
+// until it is loaded again.
+function stored(method, ...values) {
+  try {
+    return sessionStorage[method](KEY, ...values);
+  } catch {
+    return null;
+  }
+}
 
 // Returns whether the visitor entered a token.
 export function askForToken() {
@@ -24,6 +40,7 @@ export function askForToken() {
 
 dialog.querySelector("form").addEventListener("submit", (event) => {
   event.preventDefault(); // the policy of the page forbids forms to go anywhere
-  sessionStorage.setItem(KEY, input.value.trim());
+  kept = input.value.trim();
+  stored("setItem", kept);
   dialog.close();
 });

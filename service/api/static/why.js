@@ -22,6 +22,7 @@ export function start(fail) {
       const result = await ask(state);
       if (state === current() && button.ariaPressed === "true") draw(result.why);
     } catch {
+      if (state !== current()) return;
       hide();
       fail();
     }
@@ -49,6 +50,7 @@ function hide() {
 }
 
 function draw(maps) {
+  for (const overlay of images.querySelectorAll(".why")) overlay.remove();
   for (const [number, map] of maps.entries()) {
     const canvas = document.createElement("canvas");
     canvas.className = "why";
