@@ -1,6 +1,6 @@
 """Write what the service reports besides its access log, as text or as JSON.
 
-News goes to standard output, and warnings and errors go to standard error.
+Messages below the level WARNING go to standard output, and all others to standard error.
 """
 
 import json
