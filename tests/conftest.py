@@ -388,8 +388,15 @@ class Server:
 
     def worker(self) -> int:
         """Return the process id of the only worker."""
+        [worker] = self.workers()
+        return worker
+
+    def workers(self) -> set[int]:
+        """Return the process ids of the workers."""
         children = ["pgrep", "-P", str(self.process.pid)]
-        return int(subprocess.run(children, capture_output=True, check=True).stdout)
+        # pgrep fails if there is no worker.
+        found = subprocess.run(children, capture_output=True, text=True, check=False).stdout
+        return {int(worker) for worker in found.split()}
 
 
 def start(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":

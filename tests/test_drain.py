@@ -70,10 +70,8 @@ def test_a_draining_service_answers_until_a_second_signal(artifact, png_files, n
             assert statuses(server, "/readyz") == {200}
 
             if number == signal.SIGINT:  # Ctrl-C sends it to all processes
-                children = ["pgrep", "-P", str(server.process.pid)]
-                found = subprocess.run(children, capture_output=True, text=True, check=True)
-                for worker in found.stdout.split():
-                    os.kill(int(worker), number)
+                for worker in server.workers():
+                    os.kill(worker, number)
             server.process.send_signal(number)
             wait_for(lambda: statuses(server, "/readyz") == {503}, "the workers to drain")
             assert statuses(server, "/v2/health/ready") == {503}

@@ -91,12 +91,6 @@ def test_rare_methods_share_one_series(served):
     assert methods.isdisjoint({"PROPFIND", "MKCOL", "LOCK"})
 
 
-def workers(server):
-    children = ["pgrep", "-P", str(server.process.pid)]
-    found = subprocess.run(children, capture_output=True, text=True, check=True).stdout
-    return [int(worker) for worker in found.split()]
-
-
 @pytest.mark.server
 def test_the_series_of_two_versions_are_kept(artifact, png_files, tmp_path, monkeypatch):
     """Each artifact has another file, which no engine reads."""
@@ -109,7 +103,7 @@ def test_the_series_of_two_versions_are_kept(artifact, png_files, tmp_path, monk
 
     options = "--workers=2", f"--lock={folder}/dvc.lock"
     with running_server(PROJECT, *options) as server:
-        pids, served = workers(server), [artifact.version]
+        pids, served = server.workers(), [artifact.version]
         for number in range(3):
             (folder / "data/model/assets.extra/number").write_text(str(number))
             pin_artifact(folder)
@@ -130,12 +124,12 @@ def test_the_series_of_two_versions_are_kept(artifact, png_files, tmp_path, monk
         files = [file.name for file in metrics.iterdir()]
         # The replacement of a dead worker does not know the version before, and keeps its series.
         before = kept(figures(server), "mnist_confidence_ratio_count")
-        killed = workers(server)[0]
+        killed = min(server.workers())
         os.kill(killed, signal.SIGKILL)
         deadline = time.monotonic() + 60
         while not any(
             file.stem.endswith(f"{served[-1]}_{worker}")
-            for worker in workers(server)
+            for worker in server.workers()
             if worker not in pids
             for file in metrics.iterdir()
         ):

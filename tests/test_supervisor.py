@@ -35,12 +35,6 @@ def served(repository, tmp_path, monkeypatch):
         yield started
 
 
-def workers(server):
-    children = ["pgrep", "-P", str(server.process.pid)]
-    done = subprocess.run(children, capture_output=True, text=True, check=False)
-    return {int(line) for line in done.stdout.split()}
-
-
 def port(server):
     return int(server.url.rpartition(":")[2])
 
@@ -48,7 +42,7 @@ def port(server):
 def ready(server):
     """Return the workers that have loaded the model. Each has created its file of metrics."""
     files = Path(ENVIRONMENT["TMPDIR"]).glob("mnist-service-*/metrics/gauge_livemax_*.db")
-    return workers(server) & {int(file.stem.rpartition("_")[2]) for file in files}
+    return server.workers() & {int(file.stem.rpartition("_")[2]) for file in files}
 
 
 def listens(server):
@@ -117,17 +111,17 @@ def in_flight(server):
 
 def test_every_client_gets_responses_while_workers_are_killed(served, png_files, predictions):
     with clients(served, png_files, predictions) as answered:
-        first, second = workers(served)
+        first, second = served.workers()
         kill(served, first)
         # For a while, the new worker is the only one.
         kill(served, second)
-        assert len(workers(served)) == 2
+        assert len(served.workers()) == 2
         enough = len(answered) + 50
         wait_for(lambda: len(answered) >= enough, "answers of the new workers")
 
 
 def test_two_workers_killed_at_once_are_replaced(served, png_files, predictions):
-    kill(served, *workers(served))
+    kill(served, *served.workers())
     with clients(served, png_files, predictions) as answered:
         wait_for(lambda: len(answered) >= 50, "answers of the new workers")
 
@@ -143,7 +137,7 @@ def test_requests_of_a_killed_worker_are_no_longer_in_flight(served):
             client.sendall(head.encode())
             assert client.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
         assert in_flight(served) == 31  # the request for the metrics counts, too
-        for worker in workers(served):
+        for worker in served.workers():
             kill(served, worker)
             broken = [client for client in begun if is_closed(client)]
             assert in_flight(served) == 31 - len(broken)
@@ -165,10 +159,10 @@ def is_closed(client):
 
 def test_a_replacement_that_dies_at_once_ends_the_service(served, tmp_path):
     # Otherwise the service would replace its workers forever, and its supervisor would not notice.
-    first, second = workers(served)
+    first, second = served.workers()
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: workers(served) - {first, second}, "a new worker")
-    (new,) = workers(served) - {first, second}
+    wait_for(lambda: served.workers() - {first, second}, "a new worker")
+    (new,) = served.workers() - {first, second}
     os.kill(new, signal.SIGKILL)
     assert served.process.wait(TIMEOUT) == 1
     assert not listens(served)
