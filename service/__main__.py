@@ -383,24 +383,24 @@ def _work(
     parent: int,
     listeners: list[socket.socket],
     draining: supervisor.Flag,
-    place: int,
+    index: int,
 ) -> None:
-    """Run a worker: load the model, and answer requests on the listener with index `place`."""
+    """Run a worker: load the model, and answer requests on the listener with this `index`."""
     for listener in listeners:
-        if listener is not listeners[place]:
+        if listener is not listeners[index]:
             # An open copy would keep accepting connections after that listener's worker stopped.
             listener.close()
     Thread(target=_end_with, args=(parent, private), daemon=True).start()
     # The main process has imported these modules. They import TensorFlow only on first use, because
     # TensorFlow does not survive a fork.
     from service import connections
+    from service.scheduler import Scheduler
     from service.served_model import Model
-    from service.server import Server
 
     artifacts = private / ARTIFACTS
     now = reload.available(reload.published(artifacts))
     model = Model(Path(now.folder), now.version, now.sha256, options.engine)
-    server = Server(
+    scheduler = Scheduler(
         model, artifacts, limits, token, options.log_format, options.cors_origin, draining
     )
     cv2.setNumThreads(1)
@@ -410,7 +410,7 @@ def _work(
     # Exclude the loaded objects from garbage collection.
     gc.collect()
     gc.freeze()
-    uvloop.run(connections.serve(server, listeners[place], tls))
+    uvloop.run(connections.serve(scheduler, listeners[index], tls))
 
 
 def _end_with(parent: int, private: Path) -> None:

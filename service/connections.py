@@ -1,8 +1,8 @@
 """Speak HTTP/1.1 with the clients of a worker.
 
 llhttp, the parser of Node.js, parses the requests. This module limits what a client may send and
-how long it may take. It passes a request to the server only when the request is complete, so a slow
-client occupies no thread and delays no other client.
+how long it may take. It passes a request to the scheduler only when the request is complete, so a
+slow client occupies no thread and delays no other client.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from werkzeug.exceptions import (
 
 from service import metrics
 from service.api.limits import REFUSAL
-from service.server import Answer, Server
+from service.scheduler import Response, Scheduler
 
 CONNECTIONS = 16384  # the maximum number of open connections of a worker
 BACKLOG = 2048  # the maximum number of connections that wait until a worker accepts them
@@ -74,8 +74,8 @@ class Phase(Enum):
 class Connections:
     """All connections of a worker, and their shared state."""
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
         self.in_flight = metrics.current().in_flight
         self.open: set[Connection] = set()
         self.stopping = False
@@ -106,7 +106,9 @@ class Connection(asyncio.Protocol):
     def __init__(self, shared: Connections) -> None:
         self.deadline = math.inf  # for the client to send, in the event loop's time
         self._loop = asyncio.get_running_loop()
-        self.left: asyncio.Future[None] = self._loop.create_future()  # see `server.Client`
+        self.disconnected: asyncio.Future[None] = (
+            self._loop.create_future()
+        )  # see `scheduler.Client`
         self._shared = shared
         self._parser = httptools.HttpRequestParser(self)
         self._data = b""  # received, but not parsed yet
@@ -130,7 +132,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._shared.open.discard(self)
-        self.left.set_result(None)
+        self.disconnected.set_result(None)
         if self._phase is Phase.BODY:
             self._shared.in_flight.dec()
         del self._parser  # the parser refers to this connection
@@ -155,15 +157,15 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def end_late(self) -> None:
-        """Answer 408 if the body is incomplete; otherwise abort the connection."""
+        """Response 408 if the body is incomplete; otherwise abort the connection."""
         if self._phase is Phase.BODY:
-            seconds = self._shared.server.limits.seconds
+            seconds = self._shared.scheduler.limits.seconds
             sentence = f"The body was not complete after {seconds} seconds; send it faster."
             self._refuse(RequestTimeout, sentence)
         else:
             self._transport.abort()
 
-    def send(self, answer: Answer) -> None:
+    def send(self, answer: Response) -> None:
         """Send the response to the current request, and wait for the next request."""
         self._shared.in_flight.dec()
         if self._transport.is_closing():
@@ -174,7 +176,7 @@ class Connection(asyncio.Protocol):
         status, headers, content = answer
         lines = [f"HTTP/1.1 {status} {PHRASES.get(status, '')}\r\nDate: {self._shared.date}\r\n"]
         lines += [f"{name}: {value}\r\n" for name, value in headers if name != "Date"]
-        leaving = self._shared.stopping or self._shared.server.draining.is_on()
+        leaving = self._shared.stopping or self._shared.scheduler.draining.is_on()
         keep = self._keep and self._whole and not leaving
         lines.append(f"Connection: {'keep-alive' if keep else 'close'}\r\n\r\n")
         self._transport.write("".join(lines).encode("latin-1") + content)
@@ -204,7 +206,7 @@ class Connection(asyncio.Protocol):
         self._set_deadline()
 
     def _set_deadline(self) -> None:
-        self.deadline = self._loop.time() + self._shared.server.limits.seconds
+        self.deadline = self._loop.time() + self._shared.scheduler.limits.seconds
 
     def _read(self) -> None:
         """Parse the received bytes up to the end of a request."""
@@ -228,15 +230,15 @@ class Connection(asyncio.Protocol):
             self._refuse(BadRequest, NO_HTTP)
 
     def _begin(self) -> None:
-        """Receive the body of a request, or pass the request to the server without it."""
-        environ, server = self._environ, self._shared.server
+        """Receive the body of a request, or pass the request to the scheduler without it."""
+        environ, scheduler = self._environ, self._shared.scheduler
         length = int(environ["CONTENT_LENGTH"])
         chunked = environ.pop("HTTP_TRANSFER_ENCODING", None)
         if self._headers > HEADERS:
             self._refuse_head()
-        elif self._whole or length > server.limits.body:
+        elif self._whole or length > scheduler.limits.body:
             self._hand_over(length)
-        elif not server.allows(environ):
+        elif not scheduler.allows(environ):
             self._hand_over(0)
         else:
             self._phase = Phase.BODY
@@ -252,7 +254,7 @@ class Connection(asyncio.Protocol):
         self._framing += len(piece)
         if not self._parse(piece):
             return
-        if self._whole or self._length > self._shared.server.limits.body:
+        if self._whole or self._length > self._shared.scheduler.limits.body:
             self._hand_over(self._length)
         elif self._framing > HEAD:
             self._refuse(BadRequest, NO_HTTP)
@@ -308,7 +310,7 @@ class Connection(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self._framing = 0
         self._length += len(body)
-        if self._length <= self._shared.server.limits.body:
+        if self._length <= self._shared.scheduler.limits.body:
             self._body.write(body)
 
     def on_message_complete(self) -> None:
@@ -319,13 +321,13 @@ class Connection(asyncio.Protocol):
         self._refuse(RequestHeaderFieldsTooLarge, sentence)
 
     def _refuse(self, kind: type[HTTPException], sentence: str) -> None:
-        """Let the server answer a request with an error, and read no more of the request."""
+        """Let the scheduler answer a request with an error, and read no more of the request."""
         self._environ[REFUSAL] = partial(kind, sentence)
         self._whole = False
         self._hand_over(0)
 
     def _hand_over(self, length: int) -> None:
-        """Pass a request to the server. The rest of an incomplete request is not read."""
+        """Pass a request to the scheduler. The rest of an incomplete request is not read."""
         if self._phase is Phase.HEAD:
             self._shared.in_flight.inc()
         self._phase = Phase.ANSWER
@@ -333,7 +335,7 @@ class Connection(asyncio.Protocol):
         self._body.seek(0)
         environ = self._environ
         environ["wsgi.input"], environ["CONTENT_LENGTH"] = self._body, str(length)
-        self._shared.server.receive(environ, self)
+        self._shared.scheduler.receive(environ, self)
 
 
 @lru_cache(1024)  # bounded, because a client can invent names
@@ -356,12 +358,12 @@ def _normalized(head: bytes) -> bytes:
     return quote(line, safe=ASCII).encode() + UPGRADE.sub(b"", line_end + headers)
 
 
-async def serve(server: Server, listener: socket.socket, tls: SSLContext | None) -> None:
+async def serve(scheduler: Scheduler, listener: socket.socket, tls: SSLContext | None) -> None:
     """Accept connections on `listener` and answer their requests until SIGTERM."""
     loop = asyncio.get_running_loop()
     signaled = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, signaled.set)
-    connections = Connections(server)
+    connections = Connections(scheduler)
     # From Python 3.13 on, uvloop would remove the path of the socket when one worker ends.
     unix = partial(loop.create_unix_server, cleanup_socket=False)  # type: ignore[call-arg]
     accepting = await (unix if listener.family == socket.AF_UNIX else loop.create_server)(
@@ -369,10 +371,10 @@ async def serve(server: Server, listener: socket.socket, tls: SSLContext | None)
         sock=listener,
         backlog=BACKLOG,
         ssl=tls,
-        ssl_handshake_timeout=server.limits.seconds if tls else None,
+        ssl_handshake_timeout=scheduler.limits.seconds if tls else None,
         ssl_shutdown_timeout=TLS_SHUTDOWN if tls else None,
     )
-    tasks = [asyncio.create_task(connections.watch()), asyncio.create_task(server.follow())]
+    tasks = [asyncio.create_task(connections.watch()), asyncio.create_task(scheduler.follow())]
     await signaled.wait()
     accepting.close()
     await connections.stop()

@@ -89,7 +89,7 @@ class Workers:
             count: The number of workers.
         """
         self._work = work
-        self._workers = [start(work, place) for place in range(count)]
+        self._workers = [start(work, index) for index in range(count)]
         self._replaced: dict[int, float] = {}  # time of the last replacement, by index
 
     def replace_dead(self) -> bool:
@@ -99,15 +99,15 @@ class Workers:
             Whether all died workers could be replaced: False if a replacement died within
             `MIN_LIFETIME` seconds of its start.
         """
-        for place, worker in enumerate(self._workers):
+        for index, worker in enumerate(self._workers):
             if worker.exitcode is None:
                 continue
             now = time.monotonic()
-            if now - self._replaced.get(place, -MIN_LIFETIME) < MIN_LIFETIME:
+            if now - self._replaced.get(index, -MIN_LIFETIME) < MIN_LIFETIME:
                 logger.error("a replacement worker died within %s seconds; stopping", MIN_LIFETIME)
                 return False
-            self._replaced[place] = now
-            self._workers[place] = start(self._work, place)
+            self._replaced[index] = now
+            self._workers[index] = start(self._work, index)
         return True
 
     def stop(self) -> None:

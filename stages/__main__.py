@@ -10,7 +10,7 @@ import os
 from importlib import import_module
 
 from service.recognition import quiet
-from stages.common import determinism, runner
+from stages.common import determinism, outputs, runner
 
 STAGES = (
     "download",
@@ -43,7 +43,7 @@ def _run(stage: str) -> None:
     # The settings take effect only if they precede the import of NumPy and TensorFlow. The inputs
     # are recorded before the stage reads them, its own code included.
     determinism.limit_instructions()
-    runner.check_before_writing(import_module("stages.common.inputs").Inputs(stage).check)
+    outputs.check_before_writing(import_module("stages.common.inputs").Inputs(stage).check)
     determinism.limit_threads(import_module("stages.common.params").load().threads)
     quiet.call(f"stages.{stage}", "main")
 

@@ -22,7 +22,7 @@ from stages.common.mirrors import (
     retrying,
     try_in_order,
 )
-from stages.common.runner import atomic_directory
+from stages.common.outputs import atomic_directory
 
 # Yields the bytes of the IDX file with a given name. They may be compressed with gzip.
 Reader = Callable[[str], Iterator[bytes]]

@@ -21,7 +21,7 @@ import numpy as np
 from stages.common import drawings, idx, params, paths
 from stages.common.drawings import Lines, Random, Shape, points, spline
 from stages.common.idx import Split
-from stages.common.runner import atomic_directory
+from stages.common.outputs import atomic_directory
 
 
 def make(count: int, seed: int) -> Split:

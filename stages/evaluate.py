@@ -27,7 +27,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from stages.common import idx, image_corruptions, metrics, network, params, paths
-from stages.common.runner import StageError, atomic_directory
+from stages.common.outputs import atomic_directory
+from stages.common.runner import StageError
 
 METRICS, PREDICTIONS, MISTAKES = "metrics.json", "predictions.csv", "mistakes.png"
 RELIABILITY, ROBUSTNESS = "reliability.csv", "robustness.csv"

@@ -39,7 +39,8 @@ from service.recognition import engines, figures, images, manifest, quiet
 from stages import evaluate
 from stages.common import determinism, network, params, paths
 from stages.common.model_card import model_card
-from stages.common.runner import StageError, atomic_directory, write_atomically
+from stages.common.outputs import atomic_directory, write_atomically
+from stages.common.runner import StageError
 
 DECIMALS = 4  # of the confidence of a mistake
 TOLERANCE = 1e-3  # largest allowed difference of a probability between LiteRT and TensorFlow

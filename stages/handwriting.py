@@ -27,7 +27,8 @@ from PIL import Image
 from service.recognition import images
 from stages.common import idx, params, paths
 from stages.common.idx import Split
-from stages.common.runner import StageError, atomic_directory
+from stages.common.outputs import atomic_directory
+from stages.common.runner import StageError
 
 
 @dataclass(frozen=True)

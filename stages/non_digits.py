@@ -24,7 +24,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stages.common import drawings, fonts, idx, params, paths
 from stages.common.drawings import Random
-from stages.common.runner import StageError, atomic_directory
+from stages.common.outputs import atomic_directory
+from stages.common.runner import StageError
 
 KINDS = ("letters", "shapes", "scribbles", "numbers")
 FONT_SIZE = 72  # pixels

@@ -27,7 +27,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from service.recognition import images
 from stages.common import idx, metrics, network, params, paths
-from stages.common.runner import atomic_directory
+from stages.common.outputs import atomic_directory
 
 SEED = 0
 TILE = 128  # width and height of an example, in pixels

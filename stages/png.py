@@ -23,7 +23,7 @@ from tqdm import tqdm
 from stages.common import idx, params, paths
 from stages.common.idx import Split
 from stages.common.mirrors import MirrorError, from_file, from_url, gather, retrying, try_in_order
-from stages.common.runner import atomic_directory
+from stages.common.outputs import atomic_directory
 
 MEMBER = re.compile(r"(?:.*/)?(training|testing)/([0-9])/([0-9]{1,9})\.png")
 

@@ -37,7 +37,8 @@ from stages.common import (
 from stages.common.augment import background, distort, transforms
 from stages.common.checkpoint import Figures
 from stages.common.idx import Split
-from stages.common.runner import StageError, atomic_directory
+from stages.common.outputs import atomic_directory
+from stages.common.runner import StageError
 
 STEPS_PER_CALL = 25  # steps in one call of TensorFlow; the progress bar moves after each call
 

@@ -45,7 +45,7 @@ def is_in(module: str, *packages: str) -> bool:
         (["service"], ["stages"], []),
         # Of the service, only the process on top may use Flask's part.
         (["service.recognition", "service.bulk", "stages"], ["service.api", "flask"], []),
-        (["service.api"], ["service.__main__", "service.server", "service.connections"], []),
+        (["service.api"], ["service.__main__", "service.scheduler", "service.connections"], []),
         # The helpers of the stages do not know the stages, nor the commands beside them.
         (["stages.common"], [*sorted(STAGES), "stages.commands"], []),
     ],

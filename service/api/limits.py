@@ -24,7 +24,7 @@ SHORT_BODY = 1 << 16  # bytes
 SHORT_PICTURES = 4
 SHORT_PIXELS = 1_000_000
 ON_LOOP = "service.on_loop"  # environ key: the event loop is answering this request
-LEFT = "service.left"  # environ key: the client has closed the connection
+DISCONNECTED = "service.disconnected"  # environ key: the client has closed the connection
 
 
 class LongRequestError(BaseException):
@@ -108,7 +108,7 @@ def check_time() -> None:
         ClientClosedRequest: The client has closed the connection (499).
         ServiceUnavailable: The request has exceeded its time limit (503).
     """
-    if LEFT in request.environ:
+    if DISCONNECTED in request.environ:
         raise ClientClosedRequest
     seconds = current().seconds
     if access_log.seconds(request.environ) > seconds:

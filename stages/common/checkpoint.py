@@ -17,7 +17,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from stages.common import distribute, params
-from stages.common.runner import SCRATCH, write_atomically
+from stages.common.outputs import SCRATCH, write_atomically
 
 FILE = SCRATCH / "checkpoint/state.npz"
 

@@ -22,7 +22,7 @@ import orjson
 from tests import fuzz
 
 with atheris.instrument_imports(include=["service", "PIL", "multipart", "werkzeug", "flask"]):
-    from service import connections, server
+    from service import connections, scheduler
     from service.api import fast_path, open_inference
     from service.api.limits import Limits
     from service.served_model import Model
@@ -50,10 +50,10 @@ def target(content: bytes) -> None:
     pairs = (line.split(": ", 1) for line in lines if ": " in line and line.isascii())
     headers = {name.lower(): value for name, value in pairs if value.isprintable()}
     path = f"/{path[1:]}"
-    status, answer_headers, answer = SERVER._answer(_environ(path, query, headers, body))
+    status, answer_headers, answer = SCHEDULER._answer(_environ(path, query, headers, body))
     if path == fast_path.ROUTE and not query:
         # A query bypasses the fast path.
-        from_flask = SERVER._answer(_environ(path, "digits=one", headers, body))
+        from_flask = SCHEDULER._answer(_environ(path, "digits=one", headers, body))
         assert (status, answer) == from_flask[::2], from_flask
     assert status < 500, (status, answer)
     if status >= 400:
@@ -144,6 +144,6 @@ def _tensor(datatype: str, shape: list[int], **rest: object) -> dict[str, object
 
 if __name__ == "__main__":
     MODEL = Model(fuzz.PROJECT / "data/model", "0" * 32, "", "litert")
-    SERVER = server.Server(MODEL, Path(), Limits(), token=None, log_format="text")
+    SCHEDULER = scheduler.Scheduler(MODEL, Path(), Limits(), token=None, log_format="text")
     with Path(os.devnull).open("w") as null, redirect_stdout(null):  # discard the access log
         fuzz.run(target, seeds(), WORDS)

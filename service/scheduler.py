@@ -25,7 +25,7 @@ from werkzeug.exceptions import ServiceUnavailable
 from service import access_log
 from service.api import app, auth, errors
 from service.api.limits import (
-    LEFT,
+    DISCONNECTED,
     ON_LOOP,
     REFUSAL,
     SHORT_BODY,
@@ -43,19 +43,19 @@ RETRY_AFTER = 1  # seconds; a worker answers a full queue in less
 
 logger = logging.getLogger(__name__)
 
-Answer = tuple[int, list[tuple[str, str]], bytes]  # status, headers, body
+Response = tuple[int, list[tuple[str, str]], bytes]  # status, headers, body
 
 
 class Client(Protocol):
     """The sender of a request."""
 
-    left: "asyncio.Future[None]"  # done when the client has closed its connection
+    disconnected: "asyncio.Future[None]"  # done when the client has closed its connection
 
-    def send(self, answer: Answer) -> None:
+    def send(self, answer: Response) -> None:
         """Send the response."""
 
 
-class Server:
+class Scheduler:
     """Answers the requests of a worker's clients."""
 
     def __init__(
@@ -101,7 +101,7 @@ class Server:
         return auth.allows(self._token, environ["PATH_INFO"], header)
 
     def receive(self, environ: WSGIEnvironment, client: Client) -> None:
-        """Answer a request by calling `client.send` once, now or later."""
+        """Response a request by calling `client.send` once, now or later."""
         environ[access_log.ARRIVED] = perf_counter()
         # Only POST requests are queued, so that health checks and metrics work under any load.
         if environ["REQUEST_METHOD"] != "POST":
@@ -142,21 +142,21 @@ class Server:
         job = self._thread.submit(self._answer, environ)
         answered = asyncio.wrap_future(job)
         time_left = self.limits.seconds - access_log.seconds(environ)
-        events: list[asyncio.Future[Any]] = [answered, client.left]
+        events: list[asyncio.Future[Any]] = [answered, client.disconnected]
         await asyncio.wait(events, timeout=time_left, return_when=asyncio.FIRST_COMPLETED)
-        if client.left.done():
-            environ[LEFT] = True
+        if client.disconnected.done():
+            environ[DISCONNECTED] = True
         if job.cancel():
-            if LEFT not in environ:
+            if DISCONNECTED not in environ:
                 environ[REFUSAL] = partial(out_of_time, self.limits.seconds)
             answer = self._answer(environ)
-        else:  # the job is running, and checks the time limit and LEFT itself
+        else:  # the job is running, and checks the time limit and DISCONNECTED itself
             answer = await answered
         self._waiting -= 1
         client.send(answer)
         asyncio.get_running_loop().call_soon(_free_memory)
 
-    def _answer(self, environ: WSGIEnvironment) -> Answer:
+    def _answer(self, environ: WSGIEnvironment) -> Response:
         starts: list[tuple[int, list[tuple[str, str]]]] = []
 
         def start_response(status: str, headers: list[tuple[str, str]], *_: object) -> None:
