@@ -33,7 +33,6 @@ PROJECT = Path(__file__).parent.parent
 FOLDERS = (PROJECT / name for name in ("stages", "service", "tests"))
 DOCUMENTS = [PROJECT / "README.md", *sorted(file for f in FOLDERS for file in f.rglob("*.md"))]
 ENGINES = ("LiteRT", "TensorFlow")
-FORMER = "network of version 0.2.0"  # `training` has not run with the present network
 PRICE = 0.05  # dollars per core-hour, about what clouds charge
 OPTIONS = ["--verbosity=1", "-P", "-p", "from tests import docs"]
 
@@ -145,7 +144,7 @@ def results() -> None:
             [
                 "training",
                 f"{seconds:.0f} s, without a GPU",
-                f"{training.processor}, {FORMER}",
+                training.processor,
             ],
             [
                 "service, LiteRT",

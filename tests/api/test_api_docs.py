@@ -121,8 +121,8 @@ def execute(page: Page) -> str:
     return body.inner_text()
 
 
-def authorize(page: Page, token: str) -> None:
-    page.get_by_role("button", name="Authorize", exact=True).first.click()
+def enter(page: Page, token: str) -> None:
+    """Fill in the dialog that asks for the token."""
     dialog = page.locator(".dialog-ux")
     dialog.get_by_role("textbox").fill(token)
     dialog.get_by_role("button", name="Apply credentials").click()
@@ -147,7 +147,7 @@ def test_the_docs_page_sends_a_picture_with_the_token(docs, png_files, artifact)
     open_recognize(docs)
     docs.get_by_label("image", exact=True).set_input_files(png_files[104])
     assert "This service requires a token" in execute(docs)
-    authorize(docs, TOKEN)
+    enter(docs, TOKEN)  # the page has opened the dialog
     expected = {"filename": png_files[104].name, "labels": [label]}
     docs.get_by_role("button", name="Clear").click()
     assert json.loads(execute(docs)) == expected

@@ -105,7 +105,7 @@ def test_the_page_shows_the_card_and_links_to_it(page, repository, client):
     assert answer.mimetype == "text/markdown"
     assert answer.text == (repository.path / "data/model" / figures.CARD).read_text()
     assert answer.text in unescape(page)
-    assert 'href="/model/card.md"' in page
+    assert 'href="card.md"' in page
 
 
 def test_the_page_has_no_inline_script_or_style(page, client):

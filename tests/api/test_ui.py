@@ -180,6 +180,18 @@ def test_the_samples_are_test_images_of_every_digit(page, server):
     expect(page.get_by_role("radio", checked=True)).to_have_count(0)
 
 
+def test_a_sample_that_cannot_be_loaded_is_reported_in_one_sentence(page, browser_errors):
+    draw_at_once(page, DIGITS[1])
+    drawn = ink(page)
+    page.route("**/static/samples/*", lambda route: route.abort())
+    page.locator("#samples label").nth(4).click()
+    expect(page.get_by_role("alert")).to_have_text("This test image cannot be loaded.")
+    expect(page.locator("#samples :checked")).to_have_count(0)
+    assert ink(page) == drawn
+    assert all(REJECTED in error for error in browser_errors)
+    browser_errors.clear()
+
+
 def test_undo_and_redo_step_through_strokes_pictures_and_clearing(page, server):
     sent = requests_of(page)
     undo = page.get_by_role("button", name="Undo")
@@ -231,6 +243,22 @@ def test_the_eraser_removes_what_it_touches(page):
         draw_at_once(page, [[(0, y), (1, y)]])
     assert ink(page) == 0
     expect(page.get_by_role("status")).to_have_text("")
+
+
+def test_an_eraser_that_touches_nothing_changes_nothing(page):
+    draw_at_once(page, DIGITS[1])
+    expect(page.get_by_role("status")).to_have_text(ANSWER)
+    drawn, sent = ink(page), requests_of(page)
+    eraser = page.get_by_role("button", name="Eraser")
+    eraser.click()
+    draw_at_once(page, [[(0.1, 0.1), (0.1, 0.9)]])
+    assert ink(page) == drawn
+    assert sent == []
+    draw_at_once(page, [[(0.5, 0.1), (0.5, 0.9)]])
+    assert ink(page) == 0
+    expect(eraser).to_have_attribute("aria-pressed", "false")  # the next stroke draws
+    draw_at_once(page, DIGITS[7])
+    assert ink(page) > 0
 
 
 def test_every_control_works_with_the_keyboard_and_shows_the_focus(page, server):
@@ -337,7 +365,7 @@ def test_an_invalid_file_is_refused_in_one_sentence_and_the_drawing_stays(
         b"BM" + (54 + 27 * 32).to_bytes(4, "little") + bytes(4) + b"\x36\0\0\0\x28\0\0\0"
         b"\x09\0\0\0\x20\0\0\0\x01\0\x18\0" + bytes(24) + b"\xff" * (28 * 32)
     )
-    no_picture = "This file is not a picture. Use PNG, JPEG, BMP, GIF or WebP."
+    no_picture = "The browser cannot show this file as a picture. Use PNG, JPEG, BMP, GIF or WebP."
     for turn, (file, words) in enumerate(
         [
             (text, no_picture),

@@ -65,6 +65,19 @@ def test_drawings_of_many_styles_are_recognized(blank, trained):
         clear(blank)
 
 
+def test_a_wide_digit_is_one_digit(blank, trained):
+    blank.goto(trained.url)
+    for digit in (2, 4, 5, 7):
+        wide = [
+            [(0.5 + 1.2 * (x - 0.5), 0.3 + 0.5 * (y - 0.5)) for x, y in stroke]
+            for stroke in DIGITS[digit]
+        ]
+        draw_at_once(blank, wide)
+        words = re.compile(rf"^(Looks like|Could be) an? {digit}\b")
+        expect(blank.get_by_role("status"), str(digit)).to_have_text(words)
+        clear(blank)
+
+
 def test_the_size_and_the_place_of_a_digit_do_not_matter(blank, trained):
     """The page sends the same picture of a digit of any size, up to rounding."""
     blank.goto(trained.url)

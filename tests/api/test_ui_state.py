@@ -53,6 +53,22 @@ def hold(page: Page) -> list[Route]:
     return held
 
 
+def test_a_stroke_that_follows_at_once_is_read_with_the_one_before(page):
+    sent = requests_of(page)
+    first, second = DIGITS[4]
+    draw(page, [first])
+    box = page.locator("#ink").bounding_box()
+    at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in second]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    page.wait_for_timeout(500)  # longer than the pause after a stroke
+    assert sent == []
+    page.mouse.move(*at[1], steps=5)
+    page.mouse.up()
+    expect(page.get_by_role("status")).to_have_text(ANSWER)
+    assert len(sent) <= 2
+
+
 def test_an_old_answer_is_dimmed_beside_its_drawing_and_gone_beside_another_picture(page, server):
     answer, sentence = page.locator("#answer"), page.locator("#sentence")
     expect(sentence).to_have_text("Waiting for your first stroke")
@@ -81,7 +97,7 @@ def test_an_old_answer_is_dimmed_beside_its_drawing_and_gone_beside_another_pict
     expect(page.get_by_role("status")).to_have_text(PENDING)
     assert page.evaluate("texts.filter((each) => each === 'Recognizing…').length") == 2
     # The request about the drawing was aborted, so that only the last one is answered.
-    page.wait_for_function("document.getElementById('answer').ariaBusy === 'true'")
+    page.wait_for_function("document.getElementById('answer').getAttribute('aria-busy') === 'true'")
     assert len(held) == 2
     held[1].continue_()
     expect_answer(page, server, SAMPLES[3])
@@ -101,6 +117,20 @@ def test_a_slow_service_is_told_apart_and_its_answer_is_shown(page):
     assert len(held) == 1
     held[0].continue_()
     expect(page.get_by_role("status")).to_have_text(ANSWER)
+
+
+def test_a_slow_line_does_not_end_a_request(page):
+    """On a slow line, the request that asks how the service is gets no answer in time, either."""
+    page.route("**/healthz", lambda route: None)
+    held = hold(page)
+    draw_at_once(page, DIGITS[0])
+    expect(page.get_by_role("status")).to_have_text(HUNG)
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+    page.wait_for_timeout(3000)
+    assert len(held) == 1
+    held[0].continue_()
+    expect(page.get_by_role("status")).to_have_text(ANSWER)
+    expect(page.get_by_role("button", name="Try again")).to_be_hidden()
 
 
 def test_a_hung_and_a_gone_service_are_told_apart_and_the_page_recovers_by_itself(
@@ -175,6 +205,14 @@ def test_a_photograph_is_made_smaller_and_sent_with_a_progress_bar(page, tmp_pat
                 .observe(bar, { attributes: true });
         }"""
     )
+    busy = "document.getElementById('answer').getAttribute('aria-busy')"
+    page.locator("#file").set_input_files(photograph)
+    assert page.evaluate(busy) == "true"  # while the browser decodes it
+    draw_at_once(page, DIGITS[7])
+    expect(page.get_by_role("status")).to_have_text(ANSWER)
+    page.wait_for_timeout(4000)
+    expect(page.locator("#picture")).to_be_hidden()  # what was drawn later stays
+    page.keyboard.press("Escape")
     with page.expect_request("**/recognize*"):
         page.locator("#file").set_input_files(photograph)
     expect(page.locator("#answer")).to_have_attribute("aria-busy", "false")

@@ -6,22 +6,37 @@ const SCHEME = "token"; // the name of the security scheme in openapi.json
 
 const page = document.getElementById("docs");
 
+// Calls the storage of the tab, which the browser's settings may block.
+function stored(method, ...values) {
+  try {
+    return sessionStorage[method](KEY, ...values);
+  } catch {
+    return null;
+  }
+}
+
 const keepToken = () => ({
   statePlugins: {
     auth: {
       wrapActions: {
         authorize: (original) => (schemes) => {
-          sessionStorage.setItem(KEY, schemes[SCHEME].value);
+          stored("setItem", schemes[SCHEME].value);
           return original(schemes);
         },
         logout: (original) => (names) => {
-          sessionStorage.removeItem(KEY);
+          stored("removeItem");
           return original(names);
         },
       },
     },
   },
 });
+
+// Opens the dialog in which one enters the token.
+function askForToken() {
+  ui.authActions.logout([SCHEME]);
+  ui.authActions.showDefinitions(ui.authSelectors.definitionsToAuthorize());
+}
 
 // As of Swagger UI 5.34, the fields of parameters and of bodies, and the button that closes a dialog,
 // have no accessible name.
@@ -37,12 +52,16 @@ function nameControls() {
 new MutationObserver(nameControls).observe(page, { childList: true, subtree: true });
 
 const ui = SwaggerUIBundle({
-  url: "/openapi.json",
+  url: "../openapi.json",
   domNode: page,
   deepLinking: true,
   plugins: [keepToken],
+  responseInterceptor: (response) => {
+    if (response.status === 401) askForToken();
+    return response;
+  },
   onComplete: () => {
-    const token = sessionStorage.getItem(KEY);
+    const token = stored("getItem");
     if (token) ui.preauthorizeApiKey(SCHEME, token);
   },
 });

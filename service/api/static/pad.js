@@ -15,7 +15,7 @@ const boxes = document.getElementById("boxes");
 const eraser = document.getElementById("eraser");
 
 let changed; // the function to call after every change
-let gesture = null; // {id, isTouch, erases, stroke, start} of the pointer that draws
+let gesture = null; // {id, isTouch, start, last, stroke, hasErased} of the pointer that draws or erases
 let lastPen = -Infinity; // when a pen last touched the pad
 
 export const isDrawing = () => gesture !== null;
@@ -32,9 +32,11 @@ export function start(onChange) {
   for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)"])
     matchMedia(query).addEventListener("change", paint); // the color of the ink has changed
   eraser.addEventListener("click", () => {
-    eraser.ariaPressed = String(eraser.ariaPressed !== "true");
+    eraser.setAttribute("aria-pressed", String(!isErasing()));
   });
 }
+
+const isErasing = () => eraser.getAttribute("aria-pressed") === "true";
 
 function point(event) {
   const { left, top, width, height } = ink.getBoundingClientRect();
@@ -45,17 +47,27 @@ function point(event) {
 function begin(event) {
   const isEraser = event.button === 5; // the other end of a pen
   if ((event.button !== 0 && !isEraser) || !mayDraw(event)) return;
-  const erases = isEraser || eraser.ariaPressed === "true";
+  const erases = isEraser || isErasing();
   if (erases && !current().strokes.length) return; // a picture cannot be erased
   ink.setPointerCapture?.(event.pointerId);
   const start = point(event);
-  gesture = { id: event.pointerId, isTouch: event.pointerType === "touch", erases, start };
-  if (!erases) {
-    gesture.stroke = [start];
-    add({ strokes: [...current().strokes, gesture.stroke] });
-  } else {
-    add({ strokes: erase(current().strokes, start, RUBBER) });
-  }
+  gesture = { id: event.pointerId, isTouch: event.pointerType === "touch", start, last: start };
+  if (erases) return rub([start]);
+  gesture.stroke = [start];
+  add({ strokes: [...current().strokes, gesture.stroke] });
+  changed({ isDrawing: true });
+}
+
+// Erases along some points. One movement of the eraser is one state.
+function rub(points) {
+  const { strokes } = current();
+  const rest = dense([gesture.last, ...points]).reduce((left, each) => erase(left, each, RUBBER), strokes);
+  gesture.last = points.at(-1);
+  if (rest === strokes) return;
+  if (gesture.hasErased) current().strokes = rest;
+  else add({ strokes: rest });
+  gesture.hasErased = true;
+  if (!rest.length) eraser.setAttribute("aria-pressed", "false"); // the next stroke draws
   changed({ isDrawing: true });
 }
 
@@ -87,20 +99,16 @@ function move(event) {
   if (event.pointerType === "pen") lastPen = event.timeStamp;
   const events = event.getCoalescedEvents?.() ?? [];
   const points = (events.length ? events : [event]).map(point);
-  if (gesture.stroke) gesture.stroke.push(...points);
-  else {
-    const state = current();
-    for (const each of dense([gesture.last ?? gesture.start, ...points]))
-      state.strokes = erase(state.strokes, each, RUBBER);
-    gesture.last = points.at(-1);
-  }
+  if (!gesture.stroke) return rub(points);
+  gesture.stroke.push(...points);
   changed({ isDrawing: true });
 }
 
 function finish(event) {
   if (event.pointerId !== gesture?.id) return;
+  const hasChanged = gesture.stroke || gesture.hasErased;
   gesture = null;
-  changed();
+  if (hasChanged) changed();
 }
 
 // Ends a stroke that is still being drawn when the pad changes in another way.

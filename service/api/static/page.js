@@ -13,9 +13,11 @@ import { translate, words } from "./words.js";
 const byId = (id) => document.getElementById(id);
 const samples = byId("samples");
 const notice = byId("notice");
+let choices = 0; // of what to show; the latest one counts
 
 // Shows what is on the pad, and asks the service to read it.
 function changed(how) {
+  choices += 1;
   if (how) dismiss();
   pad.paint();
   showControls();
@@ -31,7 +33,7 @@ function showControls() {
     ["clear", !history.isBlank() || !notice.hidden],
     ["open-share", !history.isBlank()],
   ])
-    byId(id).ariaDisabled = String(!isPossible);
+    byId(id).setAttribute("aria-disabled", String(!isPossible));
   pad.hide(byId("several"), !picture || Boolean(picture.isSample));
   byId("many").checked = Boolean(picture?.many);
   for (const radio of samples.querySelectorAll("input"))
@@ -53,16 +55,23 @@ function clear() {
 }
 
 async function use(file) {
+  const mine = (choices += 1);
+  requests.prepare();
   const picture = await pictures.read(file);
-  if (!picture) return refuse("noPicture");
-  go(() => history.add({ picture }));
+  if (mine !== choices) return;
+  if (picture) return go(() => history.add({ picture }));
+  changed();
+  refuse("noPicture");
 }
 
 async function useSample(name) {
+  const mine = (choices += 1);
   const url = `static/samples/${name}`;
-  const blob = await (await fetch(url)).blob();
-  if (samples.querySelector(":checked")?.value !== name) return; // another choice was faster
-  go(() => history.add({ picture: { name, url, blob, isSample: true } }));
+  const response = await fetch(url).catch(() => null);
+  const blob = response?.ok && (await response.blob());
+  if (mine !== choices) return;
+  if (blob) return go(() => history.add({ picture: { name, url, blob, isSample: true } }));
+  refuse("noSample");
 }
 
 // Says why something cannot be used. What is on the pad stays.

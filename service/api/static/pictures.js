@@ -3,7 +3,7 @@
 const LONGEST = 2000; // pixels; more help no reader, and take long to send
 const TYPES = ["image/png", "image/jpeg", "image/bmp", "image/gif", "image/webp"];
 const LARGE = 4 << 20; // bytes
-const QUALITY = 0.9;
+const QUALITY = 0.8;
 
 // Returns a picture {blob, name, url} of at most LONGEST pixels, or null if the file is none.
 export async function read(file) {
@@ -18,6 +18,7 @@ export async function read(file) {
   const isSmall = Math.max(width, height) <= LONGEST && file.size <= LARGE;
   const blob = isSmall && TYPES.includes(file.type) ? file : await smaller(bitmap, file.type);
   bitmap.close();
+  if (!blob) return null; // the browser lacks the memory
   return { blob, name: file.name || "picture", url: URL.createObjectURL(blob) };
 }
 
@@ -37,6 +38,7 @@ async function smaller(bitmap, type) {
 // Calls `use` with a file, or `refuse` with the reason why there is none.
 export function start({ use, refuse }) {
   const take = (data) => {
+    if (document.querySelector("dialog[open]")) return;
     if (data.files.length > 1) refuse("severalFiles");
     else if (data.files.length) use(data.files[0]);
     else refuse("noFile");

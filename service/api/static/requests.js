@@ -3,7 +3,8 @@
 // reason why there is no answer.
 
 import { current, isBlank } from "./history.js";
-import { probe, recognize } from "./service.js";
+import { read } from "./reading.js";
+import { ServiceError, probe, recognize } from "./service.js";
 import { toPicture } from "./strokes.js";
 import { askForToken } from "./token.js";
 
@@ -11,19 +12,22 @@ import { askForToken } from "./token.js";
 const LIVE = 700; // until the first request during a stroke; each further one takes twice as long
 const PAUSE = 250; // after a stroke, because the next one may follow; longer after MANY requests
 const NOTICE = 300; // until the page says that it waits
-const SLOW = 1200; // without an answer or progress; then the page asks whether the service is well
+const SLOW = 1200; // without an answer or progress; then the page asks whether the service is well,
+// and asks again after twice as long, and so on
 const TIMEOUT = 30_000; // as long as the service itself may take, see --timeout
 const RETRIES = [1000, 2000, 4000, 8000, 15_000, 30_000];
 
 const MAX_LIVE = 2; // requests during the strokes of one drawing
-const MANY = 3; // requests after the strokes of one drawing; then each doubles the pause
+const MANY = 3; // requests for one drawing; each further one doubles the pause
 const MAX_DOUBLINGS = 5;
 
 let show, reject;
 let sent = 0; // requests after the strokes of the current drawing
 let live = 0; // requests during its strokes
 let failures = 0; // in a row
+let isHung = false; // whether the page says so, while a request is in flight
 let timer, noticeTimer, watch;
+let purpose; // of `timer`: "live", "pause" or "retry"
 let revision = 0; // of what is on the pad
 let controller = null; // of the request in flight
 let requested = null; // the state that the request in flight is about
@@ -50,11 +54,18 @@ export function update({ isDrawing = false } = {}) {
   if (state.picture) sent = live = 0;
   if (state.result) return finish(state, state.result);
   wait(state);
-  if (isDrawing && ((timer && !failures) || live >= MAX_LIVE)) return;
-  clearTimeout(timer);
-  const doublings = Math.min(Math.max(sent - MANY, 0), MAX_DOUBLINGS);
+  if (!isDrawing || purpose === "pause") stop(); // a stroke that has begun ends the pause before it
+  if (timer || (isDrawing && live >= MAX_LIVE)) return;
+  const doublings = Math.min(Math.max(sent + live - MANY, 0), MAX_DOUBLINGS);
   const pause = isDrawing ? LIVE * 2 ** live : PAUSE * 2 ** doublings;
+  purpose = isDrawing ? "live" : "pause";
   timer = setTimeout(send, state.picture ? 0 : pause, isDrawing);
+}
+
+// Call this when something else is about to come onto the pad, such as a file.
+export function prepare() {
+  cancel();
+  wait(current());
 }
 
 export function retry() {
@@ -67,12 +78,19 @@ function abort() {
   controller?.abort();
   controller = requested = null;
   clearTimeout(watch);
+  isHung = false;
+}
+
+function stop() {
+  clearTimeout(timer);
+  timer = purpose = null;
 }
 
 function cancel() {
   abort();
-  for (const each of [timer, noticeTimer]) clearTimeout(each);
-  timer = noticeTimer = awaited = null;
+  stop();
+  clearTimeout(noticeTimer);
+  noticeTimer = awaited = null;
 }
 
 // Keeps the last answer in sight, dimmed, but only beside the drawing that it belongs to.
@@ -90,7 +108,7 @@ function wait(state) {
 
 async function send(isDrawing = false) {
   abort();
-  timer = null;
+  stop();
   if (isDrawing) live += 1;
   else sent += 1;
   const state = (requested = current());
@@ -98,22 +116,33 @@ async function send(isDrawing = false) {
   const mine = (controller = new AbortController());
   const { signal } = mine;
   try {
-    const picture = state.picture ?? (await toPicture(state.strokes));
-    if (signal.aborted) return;
-    watchFor(mine);
-    const progress = (part) => {
+    const ask = async (picture) => {
+      if (signal.aborted) throw new ServiceError("aborted");
       watchFor(mine);
-      if (state.picture) show({ kind: "progress", part });
+      const answer = await recognize(picture, { signal, progress: (part) => report(mine, part) });
+      return { ...answer, picture, toPad: picture.toPad };
     };
-    const answer = await recognize(picture, { signal, progress });
+    let result = await ask(state.picture ?? (await toPicture(state.strokes)));
+    if (result.picture.isWide && read(result).kind === "none") {
+      sent += 1;
+      const number = await ask(await toPicture(state.strokes, true)); // the digits may touch
+      if (read(number).kind !== "none") result = number;
+    }
     if (mine !== controller) return;
     failures = 0;
-    const result = { ...answer, picture, toPad: picture.toPad };
     if (mineRevision === revision) state.result = result;
     finish(state, result);
   } catch (error) {
-    if (mine === controller) fail(state, error);
+    if (mine === controller) fail(state, error, isDrawing);
   }
+}
+
+function report(mine, part) {
+  if (mine !== controller) return;
+  if (isHung) show({ kind: "recognizing" });
+  isHung = false;
+  watchFor(mine);
+  if (requested.picture) show({ kind: "progress", part });
 }
 
 function finish(state, result) {
@@ -122,9 +151,10 @@ function finish(state, result) {
   show({ kind: "result", result });
 }
 
-async function fail(state, { kind, status }) {
+async function fail(state, { kind, status }, isDrawing = false) {
   if (kind === "aborted") return;
   cancel();
+  if (kind === "locked" && isDrawing) return; // a dialog must not open during a stroke
   answered = null;
   if (kind === "locked") return (await askForToken()) ? retry() : show({ kind });
   if (kind === "refused" && state.picture) return reject(status);
@@ -136,6 +166,7 @@ async function fail(state, { kind, status }) {
 function retryLater() {
   const pause = RETRIES[Math.min(failures, RETRIES.length - 1)];
   failures += 1;
+  purpose = "retry";
   timer = setTimeout(async () => {
     const mine = timer;
     const health = await probe();
@@ -146,15 +177,21 @@ function retryLater() {
   }, pause);
 }
 
-// Finds out why there is no answer: the service is slow, hung or gone.
-function watchFor(mine) {
+// Finds out why there is no answer: the service is slow, hung or gone. On a slow line, the probe is
+// slow as well, so the request goes on unless the service is gone.
+function watchFor(mine, pause = SLOW, deadline = Date.now() + TIMEOUT) {
   clearTimeout(watch);
   watch = setTimeout(async () => {
     const health = await probe();
     if (mine !== controller) return;
-    if (health !== "well") return fail(current(), { kind: health });
+    if (health === "gone") return fail(requested, { kind: health });
+    if (Date.now() > deadline) return fail(requested, { kind: "hung" });
+    // The service may have lost the request meanwhile.
+    if (isHung && health === "well" && !requested.picture) return retry();
     clearTimeout(noticeTimer);
-    show({ kind: "slow", keep: Boolean(answered) });
-    watch = setTimeout(() => mine === controller && fail(current(), { kind: "hung" }), TIMEOUT);
-  }, SLOW);
+    isHung = health === "hung";
+    if (isHung) answered = null;
+    show({ kind: isHung ? "hung" : "slow", keep: Boolean(answered) });
+    watchFor(mine, 2 * pause, deadline);
+  }, pause);
 }

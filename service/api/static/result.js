@@ -12,7 +12,7 @@ const answer = byId("answer");
 // Shows what `requests.js` reports. `isFinal` tells whether a screen reader should read it.
 export function show({ kind, result, keep, part }, isFinal) {
   const isPending = ["waiting", "recognizing", "slow", "progress"].includes(kind);
-  answer.ariaBusy = String(isPending);
+  answer.setAttribute("aria-busy", String(isPending));
   hide(byId("again"), isPending || kind === "blank" || kind === "result");
   byId("progress").hidden = kind !== "progress" || part === 1;
   if (kind === "progress") return (byId("progress").value = part);
@@ -119,7 +119,7 @@ function toCanvas(grays) {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = 28;
   canvas.setAttribute("role", "img");
-  canvas.ariaLabel = words.image;
+  canvas.setAttribute("aria-label", words.image);
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(28, 28);
   for (const [index, gray] of (grays ?? []).flat().entries())

@@ -4,8 +4,11 @@ import { forgetToken, token } from "./token.js";
 
 const PROBE = 1000; // milliseconds: a healthy service answers /healthz in a few
 // The kinds of failure. "gone": there is no connection. "busy": the service has too much to do.
-// "failed": it has a fault. "refused": it cannot use the picture. "locked": it wants a token.
-const KINDS = { 401: "locked", 408: "busy", 429: "busy", 500: "failed", 502: "gone", 503: "busy", 504: "busy" };
+// "refused": it cannot use the picture. "locked": it wants a token. "failed": anything else.
+const KINDS = {
+  400: "refused", 401: "locked", 408: "busy", 413: "refused", 415: "refused", 422: "refused",
+  429: "busy", 502: "gone", 503: "busy", 504: "busy",
+};
 
 export class ServiceError extends Error {
   constructor(kind, status = 0) {
@@ -40,7 +43,7 @@ export function recognize({ blob, name, many }, { signal, progress = () => {}, e
       noteVersion(request.getResponseHeader("X-Model-Version"));
       if (status === 401) forgetToken();
       if (status === 200 && response?.labels) resolve(response);
-      else reject(new ServiceError(KINDS[status] ?? (status < 500 ? "refused" : "failed"), status));
+      else reject(new ServiceError(KINDS[status] ?? "failed", status));
     });
     request.send(form);
   });

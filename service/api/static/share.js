@@ -9,6 +9,7 @@ import { words } from "./words.js";
 const PREFIX = "#drawing="; // a fragment, so that the drawing never reaches a server
 const COARSE = 3; // units: the smallest distance of the points in a link
 const LONGEST = 255; // points of a stroke in a link; its length is one byte
+const TOO_LONG = 100_000; // characters; longer fragments are no drawing
 const dialog = document.getElementById("share");
 
 export function start() {
@@ -19,16 +20,16 @@ export function start() {
   });
   dialog.addEventListener("click", ({ target }) => {
     if (target.value === "copy") copy(target);
-    else if (target.value === "close" || target === dialog) dialog.close();
+    else if (target.value === "close") dialog.close();
   });
 }
 
 async function fill() {
-  const { strokes, picture } = current();
+  const { strokes, picture, result } = current();
   const link = new URL(toFragment(strokes), document.baseURI).href;
   document.getElementById("link").textContent = link;
   document.getElementById("link").closest("section").hidden = Boolean(picture);
-  const sent = picture ?? (await toPicture(strokes));
+  const sent = picture ?? result?.picture ?? (await toPicture(strokes));
   const content = picture ? null : await toBase64(sent.blob);
   document.getElementById("curl").textContent = curl(sent, content);
   document.getElementById("python").textContent = python(sent, content);
@@ -88,18 +89,20 @@ function thinned(stroke) {
 // Returns the strokes of a link, undefined if it has none, or null if they are damaged.
 export function fromFragment(fragment) {
   if (!fragment.startsWith(PREFIX)) return undefined;
+  if (fragment.length > TOO_LONG) return null;
   try {
     const text = fragment.slice(PREFIX.length).replaceAll("-", "+").replaceAll("_", "/");
     const bytes = [...atob(text)].map((character) => character.charCodeAt(0));
     const strokes = [];
     while (bytes.length) {
-      const points = bytes.splice(0, 2 * bytes.shift());
+      const length = 2 * bytes.shift();
+      const points = bytes.splice(0, length);
+      if (!length || points.length < length) return null;
       const stroke = [];
       while (points.length) stroke.push(points.splice(0, 2).map((byte) => (byte / 255) * SIDE));
       strokes.push(stroke);
     }
-    const isWhole = strokes.flat().every((point) => point.length === 2) && strokes.every((s) => s.length);
-    return isWhole && strokes.length ? strokes : null;
+    return strokes.length ? strokes : null;
   } catch {
     return null;
   }

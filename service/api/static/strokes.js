@@ -7,7 +7,8 @@ const MARGIN = (SIDE - BOX) / 2;
 const DOT = 8; // units: a smaller drawing is a dot, and is not enlarged any further
 // Fractions of the height of the drawing.
 const NEAR = 0.1; // nearer strokes touch, so they belong to one digit
-const WIDE = 1.3; // no single digit is wider
+const WIDE = 1.3; // a single digit is rarely wider
+const WIDEST = 2; // and never wider than this
 const STEP = 4; // units: the largest distance between the points of a dense stroke
 
 // Draws strokes; `map` converts their points to those of the canvas.
@@ -32,9 +33,9 @@ export function trace(context, strokes, width, map = (point) => point) {
 }
 
 // Returns the picture of a drawing, which does not depend on the size and the place of the drawing.
-export async function toPicture(strokes) {
+// `many` tells whether it is read as several digits, and `isWide` whether one digit may be several.
+export async function toPicture(strokes, many = isNumber(strokes)) {
   const { left, top, width, height } = boxOf(strokes);
-  const many = isNumber(strokes);
   const longer = many ? Math.max(height, width / 10) : Math.max(height, width);
   const factor = (BOX - PEN) / Math.max(longer, DOT);
   const canvas = document.createElement("canvas");
@@ -48,11 +49,11 @@ export async function toPicture(strokes) {
   trace(context, strokes, PEN, ([x, y]) => [x * factor + shiftX, y * factor + shiftY]);
   const blob = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
   const toPad = ([x, y, w, h]) => [(x - shiftX) / factor, (y - shiftY) / factor, w / factor, h / factor];
-  return { blob, name: "drawing.png", many, toPad };
+  return { blob, name: "drawing.png", many, isWide: !many && width > WIDE * height, toPad };
 }
 
-// Returns whether strokes are several digits beside each other.
-export function isNumber(strokes) {
+// Returns whether strokes are certainly several digits beside each other.
+function isNumber(strokes) {
   const { width, height } = boxOf(strokes);
   let groups = [];
   for (const stroke of strokes) {
@@ -60,7 +61,7 @@ export function isNumber(strokes) {
     groups = groups.filter((group) => !joined.includes(group));
     groups.push([...joined.flat(), stroke]);
   }
-  return width > DOT && (groups.length > 1 || width > WIDE * height);
+  return width > DOT && (groups.length > 1 || width > WIDEST * height);
 }
 
 // Strokes belong to one digit if they touch, or if one is above or below the other.
@@ -96,16 +97,18 @@ export function dense(points) {
 }
 
 // Removes what is within `radius` of a point. What remains of a stroke may be several strokes.
+// Returns the same list if nothing is there.
 export function erase(strokes, [x, y], radius) {
   const isErased = ([x2, y2]) => Math.hypot(x - x2, y - y2) <= radius;
-  return strokes.flatMap((stroke) => {
+  const rest = strokes.flatMap((stroke) => {
     const points = dense(stroke);
     if (!points.some(isErased)) return [stroke];
-    const rest = [[]];
+    const parts = [[]];
     for (const point of points) {
-      if (isErased(point)) rest.push([]);
-      else rest.at(-1).push(point);
+      if (isErased(point)) parts.push([]);
+      else parts.at(-1).push(point);
     }
-    return rest.filter((part) => part.length);
+    return parts.filter((part) => part.length);
   });
+  return strokes.every((stroke, index) => stroke === rest[index]) ? strokes : rest;
 }

@@ -2,7 +2,6 @@
 
 import { current } from "./history.js";
 import { recognize } from "./service.js";
-import { toPicture } from "./strokes.js";
 
 const COLOR = [255, 92, 60];
 const STRONGEST = 210; // of 255: the opacity of the place that matters most
@@ -12,15 +11,17 @@ const LEAST = 0.02;
 const button = document.getElementById("why");
 const images = document.getElementById("images");
 
+const is = (state) => button.getAttribute(state) === "true";
+
 export function start(fail) {
   button.addEventListener("click", async () => {
-    if (button.ariaDisabled === "true") return;
-    if (button.ariaPressed === "true") return hide();
-    button.ariaPressed = "true";
+    if (is("aria-disabled")) return;
+    if (is("aria-pressed")) return hide();
+    button.setAttribute("aria-pressed", "true");
     const state = current();
     try {
       const result = await ask(state);
-      if (state === current() && button.ariaPressed === "true") draw(result.why);
+      if (state === current() && is("aria-pressed")) draw(result.why);
     } catch {
       if (state !== current()) return;
       hide();
@@ -31,21 +32,20 @@ export function start(fail) {
 
 // Offers the explanation of a result, or none.
 export function offer(isAnswered) {
-  button.ariaDisabled = String(!isAnswered);
+  button.setAttribute("aria-disabled", String(!isAnswered));
   hide();
 }
 
-async function ask({ picture, strokes, result }) {
+async function ask({ result }) {
   if (!result.why) {
-    const sent = picture ?? (await toPicture(strokes));
     const options = { signal: AbortSignal.timeout(10_000), extra: { why: true } };
-    result.why = (await recognize(sent, options)).why;
+    result.why = (await recognize(result.picture, options)).why;
   }
   return result;
 }
 
 function hide() {
-  button.ariaPressed = "false";
+  button.setAttribute("aria-pressed", "false");
   for (const overlay of images.querySelectorAll(".why")) overlay.remove();
 }
 

@@ -1,6 +1,7 @@
 const named = (label, shown) => (label.length === 1 ? `eine ${shown}` : shown);
 
 export default {
+  lang: "de",
   dir: "ltr",
   title: "Handgeschriebene Ziffern",
   lead: "Schreibe eine Ziffer oder eine Zahl. Das Netz liest beim Schreiben mit.",
@@ -57,7 +58,8 @@ export default {
   refused: "Der Dienst kann das nicht lesen.",
   locked: "Der Dienst verlangt ein Token.",
   // What the page cannot use.
-  noPicture: "Diese Datei ist kein Bild. Möglich sind PNG, JPEG, BMP, GIF und WebP.",
+  noPicture: "Der Browser kann diese Datei nicht als Bild anzeigen. Möglich sind PNG, JPEG, BMP, GIF und WebP.",
+  noSample: "Dieses Testbild lässt sich nicht laden.",
   noInk: "In diesem Bild ist keine Ziffer zu erkennen.",
   tooLarge: "Dieses Bild ist zu groß.",
   noFile: "Das ist kein Bild. Wähle eine Bilddatei, zieh sie hierher oder füge sie ein.",

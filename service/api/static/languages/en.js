@@ -1,7 +1,7 @@
-const a = (label) => (/^(8|11|18)$/.test(label) ? "an" : "a");
-const named = (label, shown) => (label.length === 1 ? `${a(label)} ${shown}` : shown);
+const named = (label, shown) => (label.length > 1 ? shown : label === "8" ? `an ${shown}` : `a ${shown}`);
 
 export default {
+  lang: "en",
   dir: "ltr",
   title: "Handwritten digits",
   lead: "Write a digit or a number. The network reads it as you write.",
@@ -58,7 +58,8 @@ export default {
   refused: "The service cannot read this.",
   locked: "The service requires a token.",
   // What the page cannot use.
-  noPicture: "This file is not a picture. Use PNG, JPEG, BMP, GIF or WebP.",
+  noPicture: "The browser cannot show this file as a picture. Use PNG, JPEG, BMP, GIF or WebP.",
+  noSample: "This test image cannot be loaded.",
   noInk: "There is no digit in this picture.",
   tooLarge: "This picture is too large.",
   noFile: "This is not a picture. Choose, drop or paste a picture file.",

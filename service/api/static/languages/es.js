@@ -1,9 +1,10 @@
 const named = (label, shown) => (label.length === 1 ? `un ${shown}` : shown);
 
 export default {
+  lang: "es",
   dir: "ltr",
   title: "Cifras manuscritas",
-  lead: "Escribe una cifra o un número. La red lo lee mientras escribes.",
+  lead: "Escribe una cifra o un número. La red neuronal lo lee a medida que escribes.",
   padName: "Zona de dibujo",
   drawHere: "Dibuja aquí",
   hint: "Ratón, lápiz o dedo; o suelta o pega una imagen.",
@@ -18,8 +19,8 @@ export default {
   again: "Reintentar",
   result: "Resultado",
   progress: "Subida",
-  figure: "Lo que ve la red: 28 × 28 píxeles",
-  image: "Lo que ve la red, una imagen de 28 por 28 píxeles",
+  figure: "Lo que ve la red neuronal: 28 × 28 píxeles",
+  image: "Lo que ve la red neuronal, una imagen de 28 por 28 píxeles",
   why: "¿Por qué?",
   table: "Probabilidad de cada cifra",
   samples: "O elige una imagen de prueba",
@@ -40,7 +41,7 @@ export default {
   send: "Continuar",
   // The answer.
   blank: "A la espera de tu primer trazo",
-  looksLike: (label, shown, percent) => `Parece ${named(label, shown)}, con un ${percent} de seguridad`,
+  looksLike: (label, shown, percent) => `Parece ${named(label, shown)}, con un ${percent} de certeza`,
   couldBe: ([first, shown, percent], [second, shown2, percent2]) =>
     `Podría ser ${named(first, shown)} (${percent}) o ${named(second, shown2)} (${percent2})`,
   notDigit: "Probablemente no es una cifra",
@@ -57,11 +58,12 @@ export default {
   refused: "El servicio no puede leer esto.",
   locked: "El servicio exige un token.",
   // What the page cannot use.
-  noPicture: "Este archivo no es una imagen. Usa PNG, JPEG, BMP, GIF o WebP.",
+  noPicture: "El navegador no puede mostrar este archivo como imagen. Usa PNG, JPEG, BMP, GIF o WebP.",
+  noSample: "No se puede cargar esta imagen de prueba.",
   noInk: "No hay ninguna cifra en esta imagen.",
   tooLarge: "Esta imagen es demasiado grande.",
   noFile: "Esto no es una imagen. Elige, suelta o pega un archivo de imagen.",
-  severalFiles: "Usa una sola imagen cada vez.",
+  severalFiles: "Usa una sola imagen a la vez.",
   badLink: "Este enlace no contiene ningún dibujo.",
   noReason: "El servicio no puede explicarlo.",
 };

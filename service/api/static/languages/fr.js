@@ -1,12 +1,13 @@
 const named = (label, shown) => (label.length === 1 ? `un ${shown}` : shown);
 
 export default {
+  lang: "fr",
   dir: "ltr",
   title: "Chiffres manuscrits",
-  lead: "Écrivez un chiffre ou un nombre : le réseau le lit à mesure que vous écrivez.",
+  lead: "Écrivez un chiffre ou un nombre : le réseau le lit à mesure que vous écrivez.",
   padName: "Zone de dessin",
   drawHere: "Dessinez ici",
-  hint: "Souris, stylet ou doigt ; ou déposez ou collez une image.",
+  hint: "Souris, stylet ou doigt ; ou déposez ou collez une image.",
   undo: "Annuler (Ctrl+Z)",
   redo: "Rétablir (Ctrl+Y)",
   eraser: "Gomme",
@@ -18,9 +19,9 @@ export default {
   again: "Réessayer",
   result: "Résultat",
   progress: "Envoi",
-  figure: "Ce que voit le réseau : 28 × 28 pixels",
+  figure: "Ce que voit le réseau : 28 × 28 pixels",
   image: "Ce que voit le réseau, une image de 28 pixels sur 28",
-  why: "Pourquoi ?",
+  why: "Pourquoi ?",
   table: "Probabilité de chaque chiffre",
   samples: "Ou choisissez une image de test",
   samplesHint: "Le modèle n’a pas été entraîné sur ces images.",
@@ -45,7 +46,7 @@ export default {
     `Peut-être ${named(first, shown)} (${percent}) ou ${named(second, shown2)} (${percent2})`,
   notDigit: "Probablement pas un chiffre",
   notNumber: "Probablement pas un nombre",
-  partly: (shown) => `On dirait ${shown}, mais « ? » n’est sans doute pas un chiffre`,
+  partly: (shown) => `On dirait ${shown}, mais « ? » n’est sans doute pas un chiffre`,
   // The state of the service.
   recognizing: "Lecture en cours…",
   slow: "Le service est lent. Encore un instant…",
@@ -57,7 +58,8 @@ export default {
   refused: "Le service ne peut pas lire ceci.",
   locked: "Le service exige un jeton.",
   // What the page cannot use.
-  noPicture: "Ce fichier n’est pas une image. Utilisez PNG, JPEG, BMP, GIF ou WebP.",
+  noPicture: "Le navigateur ne peut pas afficher ce fichier comme image. Utilisez PNG, JPEG, BMP, GIF ou WebP.",
+  noSample: "Cette image de test ne peut pas être chargée.",
   noInk: "Il n’y a pas de chiffre sur cette image.",
   tooLarge: "Cette image est trop lourde.",
   noFile: "Ce n’est pas une image. Choisissez, déposez ou collez un fichier image.",
