@@ -30,8 +30,7 @@ SCHEMA := check-jsonschema --builtin-schema
 # The commit that `make metrics-diff` compares with.
 BASE ?= HEAD
 
-# One test process for each core.
-PYTEST := pytest --numprocesses=logical --dist=worksteal
+PYTEST := pytest --numprocesses=auto --dist=worksteal
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

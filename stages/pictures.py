@@ -20,6 +20,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -392,6 +393,11 @@ def examples(contents: dict[str, bytes]) -> Picture:
 
 
 def main() -> None:
+    with atomic_directory(paths.PICTURES) as folder:
+        _run(folder)
+
+
+def _run(folder: Path) -> None:
     count = params.load().pictures.images
     pictures, labels = (part[:count] for part in idx.load(paths.IDX, "testing"))
     probabilities = partial(network.probabilities, network.load(paths.NETWORK))
@@ -403,13 +409,12 @@ def main() -> None:
             contents = files(pictures, variation)
             figures[group][name] = accuracy(probabilities, contents, labels)
             example_files[name] = contents[len(example_files) % len(contents)]
-    with atomic_directory(paths.PICTURES) as folder:
-        (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
-        with (folder / "accuracy.csv").open("w", newline="") as stream:
-            table = csv.writer(stream, lineterminator="\n")
-            table.writerow(("picture", "kind", "accuracy"))
-            for group, accuracies in figures.items():
-                table.writerows((name, group, value) for name, value in accuracies.items())
-        examples(example_files).save(folder / "examples.png")
+    (folder / "metrics.json").write_text(json.dumps(figures, indent=2) + "\n")
+    with (folder / "accuracy.csv").open("w", newline="") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(("picture", "kind", "accuracy"))
+        for group, accuracies in figures.items():
+            table.writerows((name, group, value) for name, value in accuracies.items())
+    examples(example_files).save(folder / "examples.png")
     worst, name = min((value, name) for part in figures.values() for name, value in part.items())
     print(f"accuracy {plain:.2%} on plain images; lowest accuracy {worst:.2%} on {name}")

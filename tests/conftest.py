@@ -77,6 +77,11 @@ settings.load_profile("untimed")
 Params = dict[str, Any]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of test processes: one more than cores, because many tests wait."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by the fixtures that they use, directly or through others.
 

@@ -128,6 +128,7 @@ def distributed(repository, tmp_path_factory):
     copy = repository.clone(tmp_path_factory.mktemp("distributed") / "repository")
     copy.edit_params(lambda params: params["train"].update(strategy="multi_worker", epochs=4))
     copy.edit_params(lambda params: params["network"]["cnn"].update(filters=[4, 4, 4, 4]))
+    copy.edit_params(lambda params: params["train"]["cnn"].update(batch_size=200))
     return copy
 
 
