@@ -12,7 +12,7 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Show the variable and the default of each option."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        text = super()._get_help_string(action)
+        text = action.help if action.default is None else super()._get_help_string(action)
         return text if action.dest == "help" else f"{text} [{_variable(action)}]"
 
 

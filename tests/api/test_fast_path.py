@@ -7,6 +7,7 @@ import requests
 
 from service.api.fast_path import MAX_BODY, with_fast_path
 from service.served_model import Model
+from tests.conftest import in_process
 
 TOKEN = "x" * 32
 
@@ -121,3 +122,20 @@ def test_the_response_equals_the_response_of_flask(client, png_files, name):
             assert fast.content == slow.content
             slow.headers.pop("Date", None)
             assert fast.headers == slow.headers
+
+
+def test_an_error_of_the_engine_is_answered_logged_and_counted_like_any_other(
+    artifact, picture, monkeypatch, caplog
+):
+    def fail(*_):
+        raise RuntimeError("the engine failed")
+
+    monkeypatch.setattr(Model, "recognize", fail)
+    client = in_process(artifact, cors_origin="*")
+    answer = client.post("/recognize", files={"image": picture})
+    assert answer.status_code == 500
+    assert answer.json()["error"]
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert "the engine failed" in caplog.text
+    counted = f'route="/recognize",status="500",version="{artifact.version}"}} 1.0'
+    assert counted in client.get("/metrics").text
