@@ -165,6 +165,19 @@ def test_the_docs_page_sends_a_picture_with_the_token(docs, png_files, artifact)
     assert docs.evaluate("sessionStorage.length") == 0
 
 
+def test_behind_a_prefix_the_docs_page_sends_to_the_prefix(docs):
+    """A proxy adds /app to the paths of the service."""
+    docs.route(
+        "**/app/**", lambda route: route.continue_(url=route.request.url.replace("/app", ""))
+    )
+    docs.goto(docs.url.replace("/docs/", "/app/docs/"))
+    docs.evaluate("location.hash = '/Operation/healthz'")
+    docs.reload()
+    docs.get_by_role("button", name="Try it out").click()
+    with docs.expect_request("**/app/healthz"):
+        docs.get_by_role("button", name="Execute").click()
+
+
 def test_the_docs_page_needs_no_inline_script(client):
     page = client.get("/docs/")
     assert page.status_code == 200

@@ -185,6 +185,7 @@ def test_a_sample_that_cannot_be_loaded_is_reported_in_one_sentence(page, browse
     drawn = ink(page)
     page.route("**/static/samples/*", lambda route: route.abort())
     page.locator("#samples label").nth(4).click()
+    expect(page.locator("#answer")).to_have_attribute("aria-busy", "false")
     expect(page.get_by_role("alert")).to_have_text("This test image cannot be loaded.")
     expect(page.locator("#samples :checked")).to_have_count(0)
     assert ink(page) == drawn
@@ -365,7 +366,7 @@ def test_an_invalid_file_is_refused_in_one_sentence_and_the_drawing_stays(
         b"BM" + (54 + 27 * 32).to_bytes(4, "little") + bytes(4) + b"\x36\0\0\0\x28\0\0\0"
         b"\x09\0\0\0\x20\0\0\0\x01\0\x18\0" + bytes(24) + b"\xff" * (28 * 32)
     )
-    no_picture = "The browser cannot show this file as a picture. Use PNG, JPEG, BMP, GIF or WebP."
+    no_picture = "The page cannot use this file. Use PNG, JPEG, BMP, GIF or WebP."
     for turn, (file, words) in enumerate(
         [
             (text, no_picture),

@@ -114,12 +114,16 @@ def test_digits_beside_each_other_are_a_number_and_the_strokes_of_one_digit_are_
                 assert left + width > max(drawn)
                 assert width < max(drawn) - min(drawn) + 50
             clear(blank)
-    several = [*DIGITS[4:6], STYLES["4 like a chair"], STYLES["7, crossed"]]
+    broken = [[(0.52, 0.15), (0.5, 0.42)], [(0.49, 0.58), (0.47, 0.85)]]
+    several = [*DIGITS[4:6], STYLES["4 like a chair"], STYLES["7, crossed"], broken]
     for strokes in several:
         assert len(strokes) == 2
         draw_at_once(blank, strokes)
-        expect(reading(blank)).to_have_attribute("data-written", re.compile(r"^[457]$"))
+        expect(reading(blank)).to_have_attribute("data-written", re.compile(r"^[1457]$"))
         clear(blank)
+    touching = [*placed(DIGITS[0], 0, 0.2, 0.6), *placed(DIGITS[0], 0.26, 0.2, 0.6)]
+    draw_at_once(blank, touching)
+    expect(reading(blank)).to_have_attribute("data-written", re.compile(r"^\d\d$"))
 
 
 def test_what_is_no_digit_is_called_no_digit(blank, trained):

@@ -15,8 +15,16 @@ function stored(method, ...values) {
   }
 }
 
-const keepToken = () => ({
+// The service may be behind a proxy that adds a prefix to its paths.
+const root = new URL("..", location.href).href.replace(/\/$/, "");
+
+const adapt = () => ({
   statePlugins: {
+    spec: {
+      wrapActions: {
+        updateJsonSpec: (original) => (spec) => original({ ...spec, servers: [{ url: root }] }),
+      },
+    },
     auth: {
       wrapActions: {
         authorize: (original) => (schemes) => {
@@ -34,7 +42,7 @@ const keepToken = () => ({
 
 // Opens the dialog in which one enters the token.
 function askForToken() {
-  ui.authActions.logout([SCHEME]);
+  if (ui.authSelectors.authorized().size) ui.authActions.logout([SCHEME]);
   ui.authActions.showDefinitions(ui.authSelectors.definitionsToAuthorize());
 }
 
@@ -55,7 +63,7 @@ const ui = SwaggerUIBundle({
   url: "../openapi.json",
   domNode: page,
   deepLinking: true,
-  plugins: [keepToken],
+  plugins: [adapt],
   responseInterceptor: (response) => {
     if (response.status === 401) askForToken();
     return response;

@@ -13,6 +13,7 @@ import { translate, words } from "./words.js";
 const byId = (id) => document.getElementById(id);
 const samples = byId("samples");
 const notice = byId("notice");
+const PATIENCE = 3000; // milliseconds for a sample to arrive
 let choices = 0; // of what to show; the latest one counts
 
 // Shows what is on the pad, and asks the service to read it.
@@ -66,11 +67,13 @@ async function use(file) {
 
 async function useSample(name) {
   const mine = (choices += 1);
+  requests.prepare();
   const url = `static/samples/${name}`;
-  const response = await fetch(url).catch(() => null);
+  const response = await fetch(url, { signal: AbortSignal.timeout(PATIENCE) }).catch(() => null);
   const blob = response?.ok && (await response.blob());
   if (mine !== choices) return;
   if (blob) return go(() => history.add({ picture: { name, url, blob, isSample: true } }));
+  changed();
   refuse("noSample");
 }
 

@@ -1,11 +1,12 @@
 // Pictures that the visitor chooses, photographs, drops or pastes.
 
-const LONGEST = 2000; // pixels; more help no reader, and take long to send
+// What to try in turn until a picture is small enough for a slow line: the longer side in pixels,
+// and the quality. More pixels help no reader.
+const SIZES = [[2000, 0.8], [2000, 0.5], [1000, 0.8], [1000, 0.5]];
+const ENOUGH = 1 << 18; // bytes
 const TYPES = ["image/png", "image/jpeg", "image/bmp", "image/gif", "image/webp"];
-const LARGE = 4 << 20; // bytes
-const QUALITY = 0.8;
 
-// Returns a picture {blob, name, url} of at most LONGEST pixels, or null if the file is none.
+// Returns a picture {blob, name, url}, or null if the file is none.
 export async function read(file) {
   if (file.type.includes("svg")) return null; // a document; it has no pixels of its own
   let bitmap;
@@ -14,8 +15,7 @@ export async function read(file) {
   } catch {
     return null;
   }
-  const { width, height } = bitmap;
-  const isSmall = Math.max(width, height) <= LONGEST && file.size <= LARGE;
+  const isSmall = Math.max(bitmap.width, bitmap.height) <= SIZES[0][0] && file.size <= ENOUGH;
   const blob = isSmall && TYPES.includes(file.type) ? file : await smaller(bitmap, file.type);
   bitmap.close();
   if (!blob) return null; // the browser lacks the memory
@@ -23,16 +23,21 @@ export async function read(file) {
 }
 
 async function smaller(bitmap, type) {
-  const factor = Math.min(1, LONGEST / Math.max(bitmap.width, bitmap.height));
-  const canvas = document.createElement("canvas");
-  canvas.width = Math.max(Math.round(bitmap.width * factor), 1);
-  canvas.height = Math.max(Math.round(bitmap.height * factor), 1);
-  const context = canvas.getContext("2d");
-  context.imageSmoothingQuality = "high";
-  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   // WebP keeps transparency, which JPEG cannot. Browsers without it write PNG.
   const output = type === "image/jpeg" ? type : "image/webp";
-  return new Promise((resolve) => canvas.toBlob(resolve, output, QUALITY));
+  let blob;
+  for (const [longest, quality] of SIZES) {
+    const factor = Math.min(1, longest / Math.max(bitmap.width, bitmap.height));
+    const canvas = document.createElement("canvas");
+    canvas.width = Math.max(Math.round(bitmap.width * factor), 1);
+    canvas.height = Math.max(Math.round(bitmap.height * factor), 1);
+    const context = canvas.getContext("2d");
+    context.imageSmoothingQuality = "high";
+    context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+    blob = await new Promise((resolve) => canvas.toBlob(resolve, output, quality));
+    if (!blob || blob.size <= ENOUGH) break;
+  }
+  return blob;
 }
 
 // Calls `use` with a file, or `refuse` with the reason why there is none.

@@ -19,7 +19,8 @@ const RETRIES = [1000, 2000, 4000, 8000, 15_000, 30_000];
 
 const MAX_LIVE = 2; // requests during the strokes of one drawing
 const MANY = 3; // requests for one drawing; each further one doubles the pause
-const MAX_DOUBLINGS = 5;
+const MAX_DOUBLINGS = 3;
+const MAX = 8; // requests for one drawing; then the visitor has to ask for more
 
 let show, reject;
 let sent = 0; // requests after the strokes of the current drawing
@@ -53,6 +54,11 @@ export function update({ isDrawing = false } = {}) {
   }
   if (state.picture) sent = live = 0;
   if (state.result) return finish(state, state.result);
+  if (sent + live >= MAX) {
+    cancel();
+    answered = null;
+    return show({ kind: "paused" });
+  }
   wait(state);
   if (!isDrawing || purpose === "pause") stop(); // a stroke that has begun ends the pause before it
   if (timer || (isDrawing && live >= MAX_LIVE)) return;
@@ -70,6 +76,7 @@ export function prepare() {
 
 export function retry() {
   cancel();
+  sent = live = 0;
   wait(current());
   send();
 }
@@ -123,7 +130,7 @@ async function send(isDrawing = false) {
       return { ...answer, picture, toPad: picture.toPad };
     };
     let result = await ask(state.picture ?? (await toPicture(state.strokes)));
-    if (result.picture.isWide && read(result).kind === "none") {
+    if (result.picture.isWide && sent + live < MAX && read(result).kind === "none") {
       sent += 1;
       const number = await ask(await toPicture(state.strokes, true)); // the digits may touch
       if (read(number).kind !== "none") result = number;
@@ -159,7 +166,7 @@ async function fail(state, { kind, status }, isDrawing = false) {
   if (kind === "locked") return (await askForToken()) ? retry() : show({ kind });
   if (kind === "refused" && state.picture) return reject(status);
   show({ kind: kind === "gone" && !navigator.onLine ? "offline" : kind });
-  if (kind !== "failed" && kind !== "refused") retryLater();
+  if (!["failed", "late", "refused"].includes(kind)) retryLater();
 }
 
 // Tries again when the service is well. A request to /healthz costs less than the picture.

@@ -5,7 +5,8 @@ import { hide, showBoxes } from "./pad.js";
 import { read } from "./reading.js";
 import { digits, percent, words } from "./words.js";
 
-const MARKS = { blank: "0123456789", waiting: "…", recognizing: "…", slow: "…" }; // "!" otherwise
+const MARKS = { blank: "0123456789", waiting: "…", recognizing: "…", slow: "…", paused: "…" }; // "!" otherwise
+const WORTH_NAMING = 0.1; // a less probable second reading would only confuse
 const byId = (id) => document.getElementById(id);
 const answer = byId("answer");
 
@@ -24,7 +25,7 @@ export function show({ kind, result, keep, part }, isFinal) {
 }
 
 function clear(kind, isPending) {
-  document.body.dataset.state = isPending ? "pending" : kind === "blank" ? "blank" : "error";
+  document.body.dataset.state = isPending ? "pending" : ["blank", "paused"].includes(kind) ? "blank" : "error";
   byId("sentence").textContent = kind === "waiting" ? "" : words[kind];
   mark(MARKS[kind] ?? "!");
   showTable(null);
@@ -45,8 +46,8 @@ function showResult(result) {
 function sentence({ kind, first, second, parts }) {
   if (kind === "none") return parts.length > 1 ? words.notNumber : words.notDigit;
   const texts = [first, second].map((each) => each && [each.text, digits(each.text), percent(each.ratio)]);
-  if (kind === "sure") return words.looksLike(...texts[0]);
-  if (first.text.includes("?")) return words.partly(digits(first.text));
+  if (kind !== "sure" && first.text.includes("?")) return words.partly(digits(first.text));
+  if (!second || second.ratio < WORTH_NAMING) return words.looksLike(...texts[0]);
   return words.couldBe(texts[0], texts[1]);
 }
 

@@ -4,9 +4,10 @@ import { forgetToken, token } from "./token.js";
 
 const PROBE = 1000; // milliseconds: a healthy service answers /healthz in a few
 // The kinds of failure. "gone": there is no connection. "busy": the service has too much to do.
-// "refused": it cannot use the picture. "locked": it wants a token. "failed": anything else.
+// "late": the picture took too long to arrive. "refused": the service cannot use the picture.
+// "locked": it wants a token. "failed": anything else.
 const KINDS = {
-  400: "refused", 401: "locked", 408: "busy", 413: "refused", 415: "refused", 422: "refused",
+  400: "refused", 401: "locked", 408: "late", 413: "refused", 415: "refused", 422: "refused",
   429: "busy", 502: "gone", 503: "busy", 504: "busy",
 };
 

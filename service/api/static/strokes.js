@@ -7,8 +7,7 @@ const MARGIN = (SIDE - BOX) / 2;
 const DOT = 8; // units: a smaller drawing is a dot, and is not enlarged any further
 // Fractions of the height of the drawing.
 const NEAR = 0.1; // nearer strokes touch, so they belong to one digit
-const WIDE = 1.3; // a single digit is rarely wider
-const WIDEST = 2; // and never wider than this
+const WIDE = 1.1; // a single digit is rarely wider
 const STEP = 4; // units: the largest distance between the points of a dense stroke
 
 // Draws strokes; `map` converts their points to those of the canvas.
@@ -33,7 +32,8 @@ export function trace(context, strokes, width, map = (point) => point) {
 }
 
 // Returns the picture of a drawing, which does not depend on the size and the place of the drawing.
-// `many` tells whether it is read as several digits, and `isWide` whether one digit may be several.
+// `many` tells whether it is read as several digits, and `isWide` whether it may be several digits
+// that touch.
 export async function toPicture(strokes, many = isNumber(strokes)) {
   const { left, top, width, height } = boxOf(strokes);
   const longer = many ? Math.max(height, width / 10) : Math.max(height, width);
@@ -61,14 +61,14 @@ function isNumber(strokes) {
     groups = groups.filter((group) => !joined.includes(group));
     groups.push([...joined.flat(), stroke]);
   }
-  return width > DOT && (groups.length > 1 || width > WIDEST * height);
+  return width > DOT && groups.length > 1;
 }
 
 // Strokes belong to one digit if they touch, or if one is above or below the other.
 function belong(group, other, near) {
   const [a, b] = [boxOf(group), boxOf(other)];
   const shared = Math.min(a.left + a.width, b.left + b.width) - Math.max(a.left, b.left);
-  if (shared >= 0 && shared >= Math.min(a.width, b.width) / 2) return true;
+  if (shared >= Math.min(a.width, b.width) / 2 - near) return true;
   const points = other.flatMap(dense);
   return group
     .flatMap(dense)
