@@ -50,9 +50,7 @@ class Window:
 
     def add(self, features: Features) -> None:
         """Remember the features of images."""
-        self._latest.extend(
-            zip(repeat(time.monotonic()), features.confidence, features.label, features.ink)
-        )
+        self._latest.extend(zip(repeat(time.monotonic()), *features))
 
     def publish(self) -> None:
         """Write to the series how many images are in each bin."""

@@ -342,7 +342,7 @@ def service_metrics() -> None:
     rows = [
         [f"`{family.name}{suffix.get(family.type, '')}`", family.type, family.documentation]
         for family in families
-        if family.name.startswith("mnist_")
+        if family.name.startswith("mnist_") and not family.name.endswith("_created")
     ]
     _table(["metric", "type", "meaning"], rows)
 

@@ -169,10 +169,9 @@ def recognize(server: Server, *pictures: bytes) -> requests.Response:
     return requests.post(f"{server.url}/recognize", files=parts, timeout=60)
 
 
-def enlarged(picture: bytes) -> bytes:
-    """Return a picture of 400 x 400 pixels."""
-    pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_GRAYSCALE)
-    return cv2.imencode(".png", cv2.resize(pixels, (400, 400)))[1].tobytes()
+def enlarged(image: np.ndarray) -> bytes:
+    """Return an image as a picture of 400 x 400 pixels."""
+    return cv2.imencode(".png", cv2.resize(image, (400, 400)))[1].tobytes()
 
 
 def send_noise(server: Server) -> None:
@@ -201,12 +200,12 @@ def with_a_defect(repository: Repository, path: Path) -> Path:
 
 @pytest.mark.slow
 def test_every_query_returns_data_and_every_alert_fires_and_goes_again(
-    repository, png_files, tmp_path
+    repository, png_files, testing, tmp_path
 ):
     pictures = [file.read_bytes() for file in png_files]
     one_by_one = cycle(pictures)
     # A form with so many large pictures takes some seconds.
-    large = [enlarged(picture) for picture in pictures]
+    large = [enlarged(image) for image in testing[0]]
     folder = with_a_defect(repository, tmp_path / "served")
     graph = folder / "data/model/saved_model.pb"
     intact = graph.read_bytes()

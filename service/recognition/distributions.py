@@ -9,7 +9,7 @@ means no change, and a value above 0.25 a large one (N. Siddiqi, Credit Risk Sco
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +18,7 @@ BINS = 10  # of confidence and of ink, at the deciles of the test split
 PRIOR = 0.5
 
 
-@dataclass(frozen=True)
-class Features:
+class Features(NamedTuple):
     """What is counted of each image."""
 
     confidence: list[float]  # the probability of the predicted label
@@ -60,8 +59,7 @@ def features(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) 
         labels: The predicted labels, integers (N,).
         probabilities: The probabilities of the ten labels, float32 (N, 10).
     """
-    ink = np.add.reduce(images, (1, 2))  # `images.sum` takes a third longer for a single image
-    return Features(probabilities.max(1).tolist(), labels.tolist(), ink.tolist())
+    return Features(probabilities.max(1).tolist(), labels.tolist(), images.sum((1, 2)).tolist())
 
 
 def measure(found: Features) -> Distributions:
