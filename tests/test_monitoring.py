@@ -110,8 +110,7 @@ def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
     """Run Prometheus with the project's configuration, for one target and on a faster clock."""
     config = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
     config["global"] = dict.fromkeys(config["global"], SCRAPE)
-    [job] = config["scrape_configs"]
-    job["static_configs"] = [{"targets": [target]}]
+    (folder / "targets.yml").write_text(yaml.safe_dump([{"targets": [target]}]))
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     (folder / "rules.yml").write_text(shorten((MONITORING / "rules.yml").read_text()))
     address = f"127.0.0.1:{free_port()}"
