@@ -30,7 +30,6 @@ from prometheus_client import (
 )
 
 from service import drift
-from service.recognition import distributions
 from service.recognition.distributions import Distributions
 
 ROUTE = "service.route"  # key in a request's WSGI environ: the pattern of its route
@@ -157,12 +156,11 @@ class Version:
         self.request = cache(self._request)
         for request in EXPECTED:
             self.request(*request)
-        self.window = reference and drift.Window(
-            reference,
-            partial(self.series, metrics.window),
-            partial(self.series, metrics.reference),
-        )
         self.info: Gauge
+        self.window: drift.Window | None = None
+        if reference:
+            series = partial(self.series, metrics.window), partial(self.series, metrics.reference)
+            self.window = drift.Window(reference, *series)
 
     def series(self, metric: Any, *labels: object) -> Any:
         """Return a series of a metric, from the labels beside the version."""
@@ -214,13 +212,12 @@ def observe(
     metrics = current()
     metrics.batch.observe(len(labels))
     if series := metrics.versions.get(version):  # else, two other versions came during the request
-        features = distributions.features(images, labels, probabilities)
-        for label in features.label:
+        for label in labels.tolist():
             series.images[label].inc()
-        for confidence in features.confidence:
+        for confidence in probabilities.max(1).tolist():
             series.confidence.observe(confidence)
         if series.window:
-            series.window.add(features)
+            series.window.add(images, labels, probabilities)
 
 
 def count(environ: WSGIEnvironment, version: str, status: int, duration: float) -> None:
