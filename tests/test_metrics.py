@@ -75,6 +75,12 @@ def test_only_the_request_for_the_metrics_is_in_flight(served):
     assert figures(served)["mnist_requests_in_flight",] == 1
 
 
+@pytest.mark.parametrize("status", [500, 503])
+def test_errors_have_a_series_before_the_first_one(served, version, status):
+    labels = {"method": "POST", "route": "/recognize", "status": str(status), "version": version}
+    assert figures(served)["mnist_requests_total", *sorted(labels.items())] == 0
+
+
 def test_unknown_paths_share_one_series(served):
     for number in range(3):
         requests.get(f"{served.url}/nothing/{number}", timeout=30)
