@@ -11,7 +11,7 @@ import os
 import re
 import struct
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -29,10 +29,16 @@ from prometheus_client import (
     values,
 )
 
+from service import drift
+from service.recognition.distributions import Distributions
+
 ROUTE = "service.route"  # key in a request's WSGI environ: the pattern of its route
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 # A client can invent methods, and each would create a new time series.
 METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+# Prometheus does not count the increase with which a new series begins. Therefore these requests
+# (method, route and status) have a series from the start.
+EXPECTED = [("POST", "/recognize", status) for status in (200, 500, 503)]
 VERSIONS = 2  # versions of the model whose series are kept
 OF_A_VERSION = re.compile(r".+_([0-9a-f]{32})_(\d+)\.db")  # a file with the series of one version
 
@@ -85,17 +91,22 @@ class Metrics:
             "1 while the service keeps an older artifact because it cannot serve the pinned one.",
             multiprocess_mode="livemax",
         )
+        # `drift.Drift` shows the drift instead of these two.
+        bins = ["version", "feature", "bin"]
+        self.window = Gauge(drift.WINDOW, "", bins, multiprocess_mode="livesum")
+        self.reference = Gauge(drift.REFERENCE, "", bins, multiprocess_mode="livemax")
 
-    def serve(self, version: str, sha256: str) -> None:
+    def serve(self, version: str, sha256: str, reference: Distributions | None) -> None:
         """Keep the series of a version and of the one before, and remove all others.
 
         Args:
             version: The version that this process serves from now on.
             sha256: The SHA-256 of the artifact's manifest, or an empty string.
+            reference: The distributions on the test split, or None if the artifact has none.
         """
         for before in self.versions.values():
             before.info.set(0)
-        new = self.versions.pop(version, None) or Version(self, version)
+        new = self.versions.pop(version, None) or Version(self, version, reference)
         new.info = new.series(self.model, sha256)
         new.info.set(1)
         self.versions[version] = new
@@ -118,6 +129,12 @@ class Metrics:
                 if worker == os.getpid() or not _is_alive(worker):
                     file.unlink(missing_ok=True)
 
+    def publish(self) -> None:
+        """Write the features of the latest images for all workers, which compute the drift."""
+        for version in self.versions.values():
+            if version.window:
+                version.window.publish()
+
     def create(self, kind: Any, metric: Any, *labels: object) -> Any:
         """Return a series of a metric, whose value is of this kind."""
         with self._creation:
@@ -128,7 +145,7 @@ class Metrics:
 class Version:
     """The series of one version of the model."""
 
-    def __init__(self, metrics: Metrics, version: str) -> None:
+    def __init__(self, metrics: Metrics, version: str, reference: Distributions | None) -> None:
         self._metrics = metrics
         self._version = version
         self._values = _values(f"{version}_{os.getpid()}")
@@ -137,7 +154,13 @@ class Version:
         self.images = [self.series(metrics.images, label) for label in range(10)]
         self.confidence = self.series(metrics.confidence)
         self.request = cache(self._request)
+        for request in EXPECTED:
+            self.request(*request)
         self.info: Gauge
+        self.window: drift.Window | None = None
+        if reference:
+            series = partial(self.series, metrics.window), partial(self.series, metrics.reference)
+            self.window = drift.Window(reference, *series)
 
     def series(self, metric: Any, *labels: object) -> Any:
         """Return a series of a metric, from the labels beside the version."""
@@ -175,11 +198,14 @@ def current() -> Metrics:
     return Metrics()
 
 
-def observe(version: str, labels: np.ndarray, probabilities: np.ndarray) -> None:
+def observe(
+    version: str, images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray
+) -> None:
     """Count the images of one request.
 
     Args:
         version: The version of the model that recognized them.
+        images: The images, uint8 (N, 28, 28).
         labels: The predicted labels, int64 (N,).
         probabilities: The probabilities of the ten labels, float32 (N, 10).
     """
@@ -190,6 +216,8 @@ def observe(version: str, labels: np.ndarray, probabilities: np.ndarray) -> None
             series.images[label].inc()
         for confidence in probabilities.max(1).tolist():
             series.confidence.observe(confidence)
+        if series.window:
+            series.window.add(images, labels, probabilities)
 
 
 def count(environ: WSGIEnvironment, version: str, status: int, duration: float) -> None:
@@ -212,10 +240,11 @@ def count(environ: WSGIEnvironment, version: str, status: int, duration: float) 
 
 def exposition() -> bytes:
     """Return the metrics of all workers in the Prometheus text format."""
+    current().publish()
     while True:
         # Another worker has just removed a file, or has created one that is still empty.
         with suppress(FileNotFoundError, struct.error):
-            return generate_latest(_registry())
+            return generate_latest(drift.Drift(_registry()))
 
 
 def _is_alive(worker: int) -> bool:
@@ -228,7 +257,6 @@ def _is_alive(worker: int) -> bool:
 
 def _registry() -> CollectorRegistry:
     if FOLDER not in os.environ:
-        current()
         return REGISTRY
     for file in Path(os.environ[FOLDER]).glob("gauge_live*_*.db"):
         if not _is_alive(int(file.stem.rpartition("_")[2])):

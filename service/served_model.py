@@ -52,7 +52,7 @@ class Model:
         self._engine = engine
         self._artifact = _load(folder, version, sha256, engine)
         self.statuses = [ModelStatus(version, "AVAILABLE", sha256=sha256)]
-        metrics.current().serve(version, sha256)
+        _count_for(self._artifact)
 
     @property
     def version(self) -> str:
@@ -84,8 +84,8 @@ class Model:
         labels, probabilities = artifact.recognizer.recognize(images)
         if choose is not None:
             chosen = choose(probabilities)
-            labels, probabilities = labels[chosen], probabilities[chosen]
-        metrics.observe(artifact.version, labels, probabilities)
+            images, labels, probabilities = images[chosen], labels[chosen], probabilities[chosen]
+        metrics.observe(artifact.version, images, labels, probabilities)
         environ[access_log.IMAGES] = len(labels)
         return labels, probabilities
 
@@ -96,6 +96,7 @@ class Model:
                 await self._catch_up(reload.published(private))
             except Exception:
                 logger.exception("Cannot load the published artifact; trying again")
+            metrics.current().publish()
             await asyncio.sleep(reload.PERIOD)
 
     async def _catch_up(self, statuses: list[ModelStatus]) -> None:
@@ -109,7 +110,7 @@ class Model:
             folder = Path(wanted.folder)
             load = partial(_load, folder, wanted.version, wanted.sha256, self._engine)
             loaded = await asyncio.get_running_loop().run_in_executor(None, load)
-            metrics.current().serve(wanted.version, wanted.sha256)
+            _count_for(loaded)
             self._artifact = loaded
         self.statuses = statuses
         metrics.current().refused.set(any(status.error for status in statuses))
@@ -118,3 +119,9 @@ class Model:
 def _load(folder: Path, version: str, sha256: str, engine: str) -> Artifact:
     recognizer = engines.load(folder, engine, THREADS)
     return Artifact(version, sha256, recognizer, figures.read(folder))
+
+
+def _count_for(artifact: Artifact) -> None:
+    """Let the metrics count for this artifact from now on."""
+    reference = artifact.figures.distributions if artifact.figures else None
+    metrics.current().serve(artifact.version, artifact.sha256, reference)

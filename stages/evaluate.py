@@ -8,6 +8,7 @@ The stage reads `data/network/`, the parts for testing in `data/idx/`, `data/han
 `data/evaluation/`:
 
 - metrics.json
+- distributions.json: the distributions of confidence, label and ink, to compare with traffic
 - predictions.csv: one row for each image, in order
 - reliability.csv: one row for each bin of confidence
 - robustness.csv: one row for each image corruption
@@ -18,7 +19,7 @@ The stage reads `data/network/`, the parts for testing in `data/idx/`, `data/han
 import csv
 import json
 from collections.abc import Iterable
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from service.recognition import distributions
 from stages.common import idx, image_corruptions, metrics, network, params, paths
 from stages.common.outputs import atomic_directory
 from stages.common.runner import StageError
@@ -33,6 +35,7 @@ from stages.common.runner import StageError
 METRICS, PREDICTIONS, MISTAKES = "metrics.json", "predictions.csv", "mistakes.png"
 RELIABILITY, ROBUSTNESS = "reliability.csv", "robustness.csv"
 HANDWRITING_MISTAKES = "handwriting_mistakes.png"
+DISTRIBUTIONS = "distributions.json"
 UNSURE = 0.5  # metrics.json counts the images whose confidence is below this
 
 GALLERY = (8, 4)  # the largest number of columns and rows
@@ -157,6 +160,10 @@ def _calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return metrics.expected_calibration_error(metrics.calibration_bins(probabilities, labels))
 
 
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n")
+
+
 def _write_table(file: Path, columns: tuple[str, ...], rows: Iterable[Iterable[object]]) -> None:
     with file.open("w", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
@@ -191,8 +198,10 @@ def main() -> None:
     figures["parameters"] = model.count_params()
     figures["multiply_adds"] = network.multiply_adds(model)
     with atomic_directory(paths.EVALUATION) as folder:
-        (folder / METRICS).write_text(json.dumps(figures, indent=2) + "\n")
-        predictions = zip(labels.tolist(), probabilities.argmax(1).tolist(), strict=True)
+        _write_json(folder / METRICS, figures)
+        features = distributions.features(images, probabilities.argmax(1), probabilities)
+        _write_json(folder / DISTRIBUTIONS, asdict(distributions.measure(features)))
+        predictions = zip(labels.tolist(), features.label, strict=True)
         _write_table(folder / PREDICTIONS, ("label", "prediction"), predictions)
         bins = map(astuple, metrics.calibration_bins(probabilities, labels))
         _write_table(folder / RELIABILITY, ("confidence", "accuracy", "images"), bins)

@@ -286,6 +286,7 @@ def main() -> None:
             "metrics": metrics,
             "confusion": confusion_matrix(predictions),
             "mistakes": worst_mistakes(model, png, predictions),
+            "distributions": json.loads((paths.EVALUATION / evaluate.DISTRIBUTIONS).read_text()),
         }
         (artifact / figures.FILE).write_text(json.dumps(content, indent=1) + "\n")
         (artifact / figures.CARD).write_text(model_card(chosen, metrics, machine))

@@ -23,7 +23,7 @@ from unittest import mock
 
 import yaml
 from cogapp import Cog
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.parser import text_string_to_metric_families
 
 from service.recognition import pin
 from tests import bits
@@ -336,18 +336,25 @@ def service_metrics() -> None:
     """Print each metric of the service."""
     from service import metrics
 
-    described = [
-        metric
-        for collector in vars(metrics.current()).values()
-        if isinstance(collector, MetricWrapperBase)
-        for metric in collector.describe()
-    ]
+    families = text_string_to_metric_families(metrics.exposition().decode())
     suffix = {"counter": "_total"}
     rows = [
-        [f"`{metric.name}{suffix.get(metric.type, '')}`", metric.type, metric.documentation]
-        for metric in described
+        [f"`{family.name}{suffix.get(family.type, '')}`", family.type, family.documentation]
+        for family in families
+        if family.name.startswith("mnist_") and not family.name.endswith("_created")
     ]
     _table(["metric", "type", "meaning"], rows)
+
+
+def alerts() -> None:
+    """Print when each alert fires."""
+    rules = yaml.safe_load((PROJECT / "service/monitoring/rules.yml").read_text())
+    rows = [
+        [f"`{rule['alert']}`", f"`{rule['expr']}`", rule["for"], rule["labels"]["severity"]]
+        for rule in rules["groups"][0]["rules"]
+        if "alert" in rule
+    ]
+    _table(["alert", "fires if", "for", "severity"], rows)
 
 
 def comparison() -> None:

@@ -75,6 +75,12 @@ def test_only_the_request_for_the_metrics_is_in_flight(served):
     assert figures(served)["mnist_requests_in_flight",] == 1
 
 
+@pytest.mark.parametrize("status", [500, 503])
+def test_errors_have_a_series_before_the_first_one(served, version, status):
+    labels = {"method": "POST", "route": "/recognize", "status": str(status), "version": version}
+    assert figures(served)["mnist_requests_total", *sorted(labels.items())] == 0
+
+
 def test_unknown_paths_share_one_series(served):
     for number in range(3):
         requests.get(f"{served.url}/nothing/{number}", timeout=30)
@@ -91,11 +97,11 @@ def test_rare_methods_share_one_series(served):
     assert methods.isdisjoint({"PROPFIND", "MKCOL", "LOCK"})
 
 
-@pytest.mark.server
-def test_the_series_of_two_versions_are_kept(artifact, png_files, tmp_path, monkeypatch):
+def test_the_series_of_two_versions_are_kept(repository, png_files, tmp_path, monkeypatch):
     """Each artifact has another file, which no engine reads."""
     folder = tmp_path / "folder"
-    shutil.copytree(artifact.path, folder)
+    shutil.copytree(repository.path / "data/model", folder / "data/model")
+    pin_artifact(folder)
     monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path))
 
     def kept(found, name):
@@ -103,7 +109,7 @@ def test_the_series_of_two_versions_are_kept(artifact, png_files, tmp_path, monk
 
     options = "--workers=2", f"--lock={folder}/dvc.lock"
     with running_server(PROJECT, *options) as server:
-        pids, served = server.workers(), [artifact.version]
+        pids, served = server.workers(), [pinned_version(folder)]
         for number in range(3):
             (folder / "data/model/assets.extra/number").write_text(str(number))
             pin_artifact(folder)
@@ -118,6 +124,7 @@ def test_the_series_of_two_versions_are_kept(artifact, png_files, tmp_path, monk
             found = figures(server)
             labels = [dict(key[1:]) for key in found if "version" in dict(key[1:])]
             assert {each["version"] for each in labels} == set(served[-2:])
+            assert set(kept(found, "mnist_drift_images")) == set(served[-2:])
             answered = kept(found, "mnist_confidence_ratio_count")
             assert answered[served[-1]] >= 10
         [metrics] = tmp_path.glob("mnist-service-*/metrics")
@@ -135,6 +142,8 @@ def test_the_series_of_two_versions_are_kept(artifact, png_files, tmp_path, monk
         ):
             assert time.monotonic() < deadline, "no worker has replaced the killed one"
         assert kept(figures(server), "mnist_confidence_ratio_count") == before
+        for _ in range(5):  # either worker may answer
+            assert set(kept(figures(server), "mnist_drift_images")) == set(served[-2:])
     assert not any(version in name for version in served[:-2] for name in files)
     assert all(any(version in name for name in files) for version in served[-2:])
 

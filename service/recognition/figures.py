@@ -1,7 +1,7 @@
 """The figures of a model that travel in its artifact: metrics, confusion matrix, worst mistakes.
 
-The stage `export` writes them, together with the model card, and `GET /model/` shows them. Another
-artifact may lack them.
+The stage `export` writes them, together with the model card. `GET /model/` shows them, except the
+distributions, with which `/metrics` compares the traffic. Another artifact may lack them.
 """
 
 import json
@@ -9,6 +9,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from service.recognition import distributions
+from service.recognition.distributions import Distributions
 
 # Loaders of a SavedModel ignore `assets.extra`.
 FILE = Path("assets.extra/figures.json")
@@ -51,6 +54,7 @@ class Figures:
     confusion: list[list[int]]  # test images by their label (row) and the prediction (column)
     mistakes: list[Mistake]  # the most confident ones, in order of confidence
     card: str  # the model card, in Markdown
+    distributions: Distributions | None  # of the test split
 
 
 def read(artifact: Path) -> Figures | None:
@@ -68,7 +72,13 @@ def read(artifact: Path) -> Figures | None:
         mistakes = [Mistake(**mistake) for mistake in content.pop("mistakes")]
         if missing := METRICS - content["metrics"].keys():
             raise KeyError(*missing)
-        return Figures(**content, mistakes=mistakes, card=(artifact / CARD).read_text())
+        found = content.pop("distributions", None)
+        return Figures(
+            **content,
+            mistakes=mistakes,
+            card=(artifact / CARD).read_text(),
+            distributions=distributions.parse(found) if found else None,
+        )
     except FileNotFoundError:
         return None
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from service.recognition import engines, figures
+from service.recognition import distributions, engines, figures
 from service.recognition.images import decode
 from stages import export
 from stages.common import network
@@ -93,6 +93,9 @@ def test_the_artifact_has_its_figures(repository, testing, predictions):
             for label in range(10)
         ],
     )
+    file = data / "evaluation/distributions.json"
+    assert found.distributions == distributions.parse(json.loads(file.read_text()))
+    assert found.distributions.label.counts == np.bincount(predictions, minlength=10).tolist()
     card = (data / "model_card.md").read_text()
     assert found.card.partition("Trained on")[2] == card.partition("Trained on")[2]
 
