@@ -1,7 +1,7 @@
 # `make` without a target lists the commands. Each command installs its packages into .venv, with
 # the versions and hashes of requirements.txt, and keeps the packages of other commands.
 .DEFAULT_GOAL := help
-.PHONY: help repro verify metrics-diff serve check test test-all bench docs lint audit licenses lock
+.PHONY: help repro verify metrics-diff serve image check test test-all bench docs lint audit licenses lock
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -24,11 +24,17 @@ SERVICE := service
 PIPELINE := pipeline+cpu
 ALL := $(PIPELINE)+service+bulk+cluster+test
 
-# What GitHub and pre-commit read, checked without a network.
+# What GitHub and Compose read, checked without a network.
 SCHEMA := check-jsonschema --builtin-schema
 
 # The commit that `make metrics-diff` compares with.
 BASE ?= HEAD
+
+# The name of the container image, and the program that builds it. Only Docker's format of images has
+# health checks, and buildah and podman write another one by default.
+IMAGE ?= mnist
+BUILDER ?= $(notdir $(firstword $(shell type -P buildah podman docker)))
+export BUILDAH_FORMAT := docker
 
 PYTEST := pytest --numprocesses=auto --dist=worksteal
 
@@ -47,6 +53,14 @@ metrics-diff: $(INSTALLED)$(PIPELINE) ## Compare metrics with those of the commi
 serve: data/model $(INSTALLED)$(SERVICE) ## Serve the model that dvc.lock pins, on http://127.0.0.1:8080
 	python -m service
 
+image: data/model $(INSTALLED)$(SERVICE) ## Build the container image mnist, with the model that dvc.lock pins
+	python -m service --check
+	$(or $(BUILDER),$(error no program builds the image; install buildah, podman or docker)) build \
+		--file service/Dockerfile --tag $(IMAGE) --build-arg PIP_INDEX_URL \
+		--build-arg PIN=$$(sha256sum data/model.sha256 | cut -c1-64) \
+		--build-arg VERSION=$$(python -c "import service; print(service.__version__)") \
+		--build-arg REVISION=$$(git describe --always --abbrev=40 --dirty) .
+
 check: lint ## Check style and types, and run the tests that need no pipeline run and no server
 	$(PYTEST) -m "not pipeline and not server and not slow"
 
@@ -62,7 +76,7 @@ bench: $(INSTALLED)$(ALL) ## Compare the service with other servers (needs wrk)
 docs: $(INSTALLED)$(ALL) ## Write the generated parts of the documents afresh
 	python -m tests.docs
 
-lint: $(INSTALLED)$(ALL) ## Check style, spelling, types, and the files in .github
+lint: $(INSTALLED)$(ALL) ## Check style, spelling, types, and what GitHub, Compose and Kubernetes read
 	ruff check
 	ruff format --check
 	codespell
@@ -72,6 +86,8 @@ lint: $(INSTALLED)$(ALL) ## Check style, spelling, types, and the files in .gith
 	$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	$(SCHEMA) vendor.github-issue-forms $(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 	pre-commit validate-config
+	$(SCHEMA) vendor.compose-spec service/compose.yaml
+	kubernetes-validate --strict service/kubernetes.yaml
 	mypy
 
 audit: $(INSTALLED)$(ALL) ## Check the packages in requirements.txt for known vulnerabilities

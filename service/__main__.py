@@ -49,7 +49,7 @@ def main() -> None:
     try:
         token = auth.read(options.token_file) if options.token_file else None
         tls = _tls(options.tls_certificate, options.tls_key) if options.tls_key else None
-        listeners = _listen(options)
+        listeners = [] if options.check else _listen(options)
         try:
             with TemporaryDirectory(prefix="mnist-service-") as private:
                 sys.exit(_serve(options, token, tls, Path(private), listeners))
@@ -182,6 +182,12 @@ def _options() -> argparse.Namespace:
         type=_sha256,
         help="SHA-256 that the manifest of --artifact must have, as /healthz names it",
     )
+    parser.add_argument(
+        "--check",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="only check the options and the artifact, load it once, and exit",
+    )
     options = environment.parse(parser)
     if (options.tls_certificate is None) != (options.tls_key is None):
         parser.error("--tls-certificate and --tls-key need each other")
@@ -301,7 +307,7 @@ def _serve(
     private: Path,
     listeners: list[socket.socket],
 ) -> int:
-    """Serve until a signal stops the service, and return the exit status."""
+    """Serve until a signal stops the service, or only check, and return the exit status."""
     artifacts, metrics_folder = private / ARTIFACTS, private / "metrics"
     artifacts.mkdir()
     metrics_folder.mkdir()
@@ -310,6 +316,10 @@ def _serve(
     else:
         name, read = pin.ARTIFACT, partial(pin.read, options.lock, options.allow_md5_only)
     watcher = Watcher(read, name, options.lock, options.engine, artifacts, options.watch)
+    if options.check:
+        watcher.try_to_load(watcher.served)
+        logger.info("%s can load %s %s", options.engine, name, watcher.served)
+        return 0
     address = f"{'https' if tls else 'http'}://{options.host}:{options.port}"
     logger.info(
         "Serving %s %s at %s (%s workers, %s)",

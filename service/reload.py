@@ -101,6 +101,22 @@ class Watcher(Thread):
         """Check now."""
         self._woken.set()
 
+    def try_to_load(self, artifact: ModelStatus) -> None:
+        """Load a verified artifact once, in a separate process.
+
+        Raises:
+            PinError: The engine cannot load it.
+        """
+        trial = supervisor.start(engines.load, Path(artifact.folder), self._engine)
+        trial.join(TRIAL_TIMEOUT)
+        trial.kill()
+        trial.join()
+        if trial.exitcode != 0:
+            raise PinError(
+                f"{self._engine} cannot load the pinned artifact {artifact.version}; "
+                "make another with `dvc repro`"
+            )
+
     def run(self) -> None:
         before = self._checked
         while True:
@@ -131,7 +147,7 @@ class Watcher(Thread):
                 return
             publish(self._private, [ModelStatus(version, "LOADING"), self.served])
             new = self._verify(pinned)
-            self._try(new)
+            self.try_to_load(new)
         except PinError as error:
             publish(self._private, [ModelStatus(version, "END", str(error)), self.served])
             logger.error("%s; still serving %s", error, self.served.version)
@@ -151,17 +167,6 @@ class Watcher(Thread):
         shutil.rmtree(folder, ignore_errors=True)  # an earlier attempt may have left it
         pin.copy(pinned, folder)
         return ModelStatus(pinned.version, "AVAILABLE", folder=str(folder), sha256=pinned.sha256)
-
-    def _try(self, artifact: ModelStatus) -> None:
-        trial = supervisor.start(engines.load, Path(artifact.folder), self._engine)
-        trial.join(TRIAL_TIMEOUT)
-        trial.kill()
-        trial.join()
-        if trial.exitcode != 0:
-            raise PinError(
-                f"{self._engine} cannot load the pinned artifact {artifact.version}; "
-                "make another with `dvc repro`"
-            )
 
 
 def _snapshot(lock: Path) -> list[tuple[str, int, int, int]]:

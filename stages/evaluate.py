@@ -172,6 +172,11 @@ def _write_table(file: Path, columns: tuple[str, ...], rows: Iterable[Iterable[o
 
 
 def main() -> None:
+    with atomic_directory(paths.EVALUATION) as folder:
+        _run(folder)
+
+
+def _run(folder: Path) -> None:
     chosen = params.load()
     images, labels = idx.load(paths.IDX, "testing")
     model = network.load(paths.NETWORK)
@@ -197,22 +202,21 @@ def main() -> None:
     }
     figures["parameters"] = model.count_params()
     figures["multiply_adds"] = network.multiply_adds(model)
-    with atomic_directory(paths.EVALUATION) as folder:
-        _write_json(folder / METRICS, figures)
-        features = distributions.features(images, probabilities.argmax(1), probabilities)
-        _write_json(folder / DISTRIBUTIONS, asdict(distributions.measure(features)))
-        predictions = zip(labels.tolist(), features.label, strict=True)
-        _write_table(folder / PREDICTIONS, ("label", "prediction"), predictions)
-        bins = map(astuple, metrics.calibration_bins(probabilities, labels))
-        _write_table(folder / RELIABILITY, ("confidence", "accuracy", "images"), bins)
-        rows = {"none": figures["accuracy"], **figures["robustness"]}.items()
-        _write_table(folder / ROBUSTNESS, ("corruption", "accuracy"), rows)
-        gallery(images, labels, probabilities, classes).save(folder / MISTAKES)
-        pixels, targets = (
-            np.concatenate(part) for part in zip(idx.NONE, *others.values(), strict=True)
-        )
-        found = np.concatenate([np.empty((0, 10), np.float32), *outputs.values()])
-        gallery(pixels, targets, found, classes).save(folder / HANDWRITING_MISTAKES)
+    _write_json(folder / METRICS, figures)
+    features = distributions.features(images, probabilities.argmax(1), probabilities)
+    _write_json(folder / DISTRIBUTIONS, asdict(distributions.measure(features)))
+    predictions = zip(labels.tolist(), features.label, strict=True)
+    _write_table(folder / PREDICTIONS, ("label", "prediction"), predictions)
+    bins = map(astuple, metrics.calibration_bins(probabilities, labels))
+    _write_table(folder / RELIABILITY, ("confidence", "accuracy", "images"), bins)
+    rows = {"none": figures["accuracy"], **figures["robustness"]}.items()
+    _write_table(folder / ROBUSTNESS, ("corruption", "accuracy"), rows)
+    gallery(images, labels, probabilities, classes).save(folder / MISTAKES)
+    pixels, targets = (
+        np.concatenate(part) for part in zip(idx.NONE, *others.values(), strict=True)
+    )
+    found = np.concatenate([np.empty((0, 10), np.float32), *outputs.values()])
+    gallery(pixels, targets, found, classes).save(folder / HANDWRITING_MISTAKES)
     print(
         f"accuracy {figures['accuracy']:.2%} on {len(labels):,} test images, "
         f"{figures['errors']} errors"

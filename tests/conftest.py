@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import io
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -20,8 +21,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryFile
+from threading import Thread
 from typing import IO, Any, cast
 
 import numpy as np
@@ -455,7 +459,7 @@ def running_server(
         scheme = "https" if certificate else "http"
         server = Server(f"{scheme}://127.0.0.1:{port}", process, output)
         try:
-            _wait_until_ready(server, certificate)
+            wait_until_ready(server, certificate)
             yield server
         finally:
             try:
@@ -465,7 +469,8 @@ def running_server(
                 raise
 
 
-def _wait_until_ready(server: Server, certificate: Path | None) -> None:
+def wait_until_ready(server: Server, certificate: Path | None = None) -> None:
+    """Wait until a service answers, and fail if it ends."""
     deadline = time.monotonic() + START_TIMEOUT
     while True:
         try:
@@ -477,6 +482,56 @@ def _wait_until_ready(server: Server, certificate: Path | None) -> None:
             assert server.process.poll() is None, server.stop()
             assert time.monotonic() < deadline, "the service does not answer"
             time.sleep(0.05)
+
+
+def download_wheels(config: pytest.Config, python: str) -> Path:
+    """Return a folder with the wheels of uv and of the service's packages, checked by hash.
+
+    The file needed.txt in it lists them.
+
+    Args:
+        config: The configuration of pytest, whose cache keeps the folder.
+        python: The version of Python that the wheels are for, such as 3.13.
+    """
+    lock = PROJECT / "requirements.txt"
+
+    def make(path: Path) -> None:
+        path.mkdir()
+        compile_lock = [
+            *("uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-annotate"),
+            *(f"--python-version={python}", f"--constraints={lock}", "--extra=service"),
+            "pyproject.toml",
+        ]
+        compiled = subprocess.run(
+            compile_lock, cwd=PROJECT, env=ENVIRONMENT, check=True, capture_output=True, text=True
+        ).stdout
+        [uv] = re.findall(r"(?m)^uv==.*(?:\n +--hash.*)+", lock.read_text())
+        needed = path / "needed.txt"
+        needed.write_text(f"{compiled}\n{uv}\n")
+        download = ("download", "--no-deps", "--require-hashes", "--only-binary=:all:")
+        options = (f"--python-version={python}", "--dest", path, "--requirement", needed)
+        subprocess.run([sys.executable, "-m", "pip", *download, *options], check=True)
+
+    return keep(config.cache.mkdir(f"wheels-{python}"), [PROJECT / "pyproject.toml", lock], make)
+
+
+@contextmanager
+def package_index(wheels: Path, folder: Path) -> Iterator[str]:
+    """Serve wheels as a package index, and yield its URL.
+
+    Args:
+        wheels: The folder of the wheels.
+        folder: An empty folder.
+    """
+    for wheel in wheels.glob("*.whl"):
+        project = folder / "simple" / wheel.name.split("-")[0].replace("_", "-").lower()
+        project.mkdir(parents=True, exist_ok=True)
+        (project / wheel.name).symlink_to(wheel)
+    handler = partial(SimpleHTTPRequestHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/simple"
+        server.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -156,6 +156,26 @@ def test_an_option_names_another_lock_file(folder):
         assert requests.get(f"{server.url}/healthz", timeout=30).status_code == 200
 
 
+@pytest.mark.server
+def test_a_check_loads_the_artifact_and_does_not_listen(artifact, tmp_path):
+    shutil.copytree(artifact.path, tmp_path, dirs_exist_ok=True)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        options = ("--check", f"--lock={tmp_path}/dvc.lock", f"--port={listener.getsockname()[1]}")
+        done = start(PROJECT, *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    pinned = f"{artifact.version} (SHA-256 {artifact.sha256})"
+    assert done.stdout == f"litert can load data/model {pinned}\n"
+
+    (tmp_path / ARTIFACT / "assets.extra/model.tflite").write_bytes(b"x")
+    assert "data/model is not the pinned artifact" in start(PROJECT, *options).stderr
+    pin_artifact(tmp_path)
+    done = start(PROJECT, *options)
+    assert done.returncode == 1
+    assert f"service: litert cannot load the pinned artifact {pinned_version(tmp_path)}" in (
+        done.stderr
+    )
+
+
 def test_a_port_in_use_is_refused(folder):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

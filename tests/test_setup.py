@@ -1,7 +1,7 @@
 """The Makefile: each command installs the right extras, and only packages of requirements.txt.
 
 The slow tests install the service for real. They download a folder of wheels once, from the index
-that pip is configured for. All their other work stays on this machine.
+that pip is configured for; pytest's cache keeps it. All their other work stays on this machine.
 """
 
 import os
@@ -10,13 +10,10 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import pytest
 
-from tests.conftest import ENVIRONMENT, PROJECT
+from tests.conftest import ENVIRONMENT, PROJECT, download_wheels, package_index
 
 PROGRAM = ("Makefile", "pyproject.toml", "requirements.txt", "dvc.lock")
 INHERITED = ("MAKE", "MFLAGS", "PIP_", "UV_")  # prefixes of variables that `make` must not inherit
@@ -118,27 +115,10 @@ def test_serving_without_a_model_names_the_remedy_and_installs_no_package(folder
 
 
 @pytest.fixture(scope="module")
-def wheels(tmp_path_factory):
+def wheels(pytestconfig):
     """Names and a folder of the wheels of uv and of the service's packages, checked by hash."""
-    path = tmp_path_factory.mktemp("wheels")
-    compiled = subprocess.run(
-        [
-            *("uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-annotate"),
-            *("--constraints=requirements.txt", "--extra=service", "pyproject.toml"),
-        ],
-        cwd=PROJECT,
-        env=ENVIRONMENT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    [uv] = re.findall(r"(?m)^uv==.*(?:\n +--hash.*)+", (PROJECT / "requirements.txt").read_text())
-    (path / "needed.txt").write_text(f"{compiled}\n{uv}\n")
-    download = ("download", "--no-deps", "--require-hashes", "--dest", path)
-    subprocess.run(
-        [sys.executable, "-m", "pip", *download, "--requirement", path / "needed.txt"], check=True
-    )
-    return set(re.findall(r"(?m)^([a-z0-9-]+==\S+)", compiled + uv)), path
+    path = download_wheels(pytestconfig, f"{sys.version_info.major}.{sys.version_info.minor}")
+    return set(re.findall(r"(?m)^([a-z0-9-]+==\S+)", (path / "needed.txt").read_text())), path
 
 
 @pytest.fixture
@@ -150,15 +130,8 @@ def offline(wheels):
 @pytest.fixture
 def index(wheels, tmp_path):
     """The URL of a package index on this machine."""
-    for wheel in wheels[1].glob("*.whl"):
-        project = tmp_path / "simple" / wheel.name.split("-")[0].replace("_", "-").lower()
-        project.mkdir(parents=True, exist_ok=True)
-        (project / wheel.name).symlink_to(wheel)
-    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/simple"
-        server.shutdown()
+    with package_index(wheels[1], tmp_path / "index") as url:
+        yield url
 
 
 def installed(folder):
