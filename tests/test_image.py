@@ -141,11 +141,12 @@ def index(buildah, pytestconfig, tmp_path_factory):
 def checkout(folder, artifact):
     """Make a fresh checkout of a user with a strict umask, with the small artifact."""
     shutil.copytree(artifact.path / "data", folder / "data")
-    shutil.copytree(PROJECT / "service", folder / "service")
+    ignored = shutil.ignore_patterns("__pycache__")  # the build would write them again
+    shutil.copytree(PROJECT / "service", folder / "service", ignore=ignored)
     shutil.copy(artifact.path / "dvc.lock", folder)
     for name in ("Makefile", "pyproject.toml", "requirements.txt"):
         shutil.copy(PROJECT / name, folder)
-    (folder / "service/__pycache__").mkdir(exist_ok=True)
+    (folder / "service/__pycache__").mkdir()
     (folder / "service/__pycache__/stale.pyc").write_bytes(b"")
     repository = Repository(folder)
     repository.run("git", "init", "--quiet")
