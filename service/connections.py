@@ -106,9 +106,8 @@ class Connection(asyncio.Protocol):
     def __init__(self, shared: Connections) -> None:
         self.deadline = math.inf  # for the client to send, in the event loop's time
         self._loop = asyncio.get_running_loop()
-        self.disconnected: asyncio.Future[None] = (
-            self._loop.create_future()
-        )  # see `scheduler.Client`
+        # The scheduler waits for this; see `scheduler.Client`.
+        self.disconnected: asyncio.Future[None] = self._loop.create_future()
         self._shared = shared
         self._parser = httptools.HttpRequestParser(self)
         self._data = b""  # received, but not parsed yet
@@ -157,7 +156,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def end_late(self) -> None:
-        """Response 408 if the body is incomplete; otherwise abort the connection."""
+        """Answer 408 if the body is incomplete; otherwise abort the connection."""
         if self._phase is Phase.BODY:
             seconds = self._shared.scheduler.limits.seconds
             sentence = f"The body was not complete after {seconds} seconds; send it faster."

@@ -6,7 +6,7 @@ take their requests in order of arrival. A worker uses one core, so more threads
 A request is long if its body exceeds `SHORT_BODY`. It is also long if its pictures exceed
 `SHORT_PICTURES` or `SHORT_PIXELS` (see `service.api.limits`). The event loop notices that while it
 answers, and the thread then answers the request from the beginning. When the queue is full, the
-server answers 503.
+scheduler answers 503.
 """
 
 import asyncio
@@ -101,7 +101,7 @@ class Scheduler:
         return auth.allows(self._token, environ["PATH_INFO"], header)
 
     def receive(self, environ: WSGIEnvironment, client: Client) -> None:
-        """Response a request by calling `client.send` once, now or later."""
+        """Answer a request by calling `client.send` once, now or later."""
         environ[access_log.ARRIVED] = perf_counter()
         # Only POST requests are queued, so that health checks and metrics work under any load.
         if environ["REQUEST_METHOD"] != "POST":

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -106,6 +106,31 @@ def program(name: str, package: str) -> str:
     return path
 
 
+def output_of(
+    *command: str, cwd: Path, env: Mapping[str, str] = ENVIRONMENT, status: int | None = 0
+) -> str:
+    """Run a command, and return its output.
+
+    Args:
+        command: The program and its arguments.
+        cwd: The folder to run it in.
+        env: Its environment variables.
+        status: The expected exit status, or None to accept any.
+    """
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        check=False,
+    )
+    assert status is None or done.returncode == status, done.stdout
+    return done.stdout
+
+
 @dataclass(frozen=True)
 class Repository:
     """A git and DVC repository that contains the program."""
@@ -113,24 +138,8 @@ class Repository:
     path: Path
 
     def run(self, *command: str, status: int | None = 0) -> str:
-        """Run a command in the repository, and return its output.
-
-        Args:
-            command: The program and its arguments.
-            status: The expected exit status, or None to accept any.
-        """
-        done = subprocess.run(
-            command,
-            cwd=self.path,
-            env=ENVIRONMENT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            check=False,
-        )
-        assert status is None or done.returncode == status, done.stdout
-        return done.stdout
+        """Run a command in the repository; see `output_of`."""
+        return output_of(*command, cwd=self.path, status=status)
 
     def edit_params(self, edit: Callable[[Params], None]) -> None:
         """Let a function change the content of params.yaml."""

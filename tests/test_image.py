@@ -31,6 +31,7 @@ from tests.conftest import (
     free_port,
     keep,
     manifest_sha256,
+    output_of,
     package_index,
     program,
     wait_until_ready,
@@ -71,7 +72,9 @@ class Buildah:
 
     def run(self, *arguments: str, status: int = 0, cwd: Path = PROJECT) -> str:
         """Run buildah, and return its output."""
-        return run(self.program, *arguments, settings=self.settings, status=status, cwd=cwd)
+        return output_of(
+            self.program, *arguments, cwd=cwd, env=ENVIRONMENT | self.settings, status=status
+        )
 
 
 @dataclass(frozen=True)
@@ -83,20 +86,6 @@ class Image:
     sizes: list[int]  # bytes of each layer
     root: Path  # its files
     printed: str  # the output of the build
-
-
-def run(*command: str, settings: dict[str, str], status: int, cwd: Path) -> str:
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env={**ENVIRONMENT, **settings},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == status, done.stdout
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +115,7 @@ def index(buildah, pytestconfig, tmp_path_factory):
         certificates = f"copy-in {CERTIFICATES} {Path(CERTIFICATES).parent}"
         options = ("--variant=extract", f"--include={PACKAGES}", f"--extract-hook={certificates}")
         command = (make_debian, "--mode=root", *options, suite, str(path / "base.tar"))
-        run(*command, settings={}, status=0, cwd=path)
+        output_of(*command, cwd=path)
 
     kept = keep(pytestconfig.cache.mkdir("base"), [release, Path(__file__)], make)
     container = buildah.run("from", "scratch").strip()
@@ -159,11 +148,10 @@ def checkout(folder, artifact):
 @pytest.fixture(scope="module")
 def image(buildah, index, artifact, tmp_path_factory):
     folder = checkout(tmp_path_factory.mktemp("checkout"), artifact).path
-    printed = run(
+    printed = output_of(
         *("make", "--assume-old=.venv/.installed-service", "image", "BUILDER=buildah"),
-        settings={**buildah.settings, "PIP_INDEX_URL": index},
-        status=0,
         cwd=folder,
+        env=ENVIRONMENT | buildah.settings | {"PIP_INDEX_URL": index},
     )
     inspected = buildah.run("inspect", "--type=image", "mnist")
     facts = json.loads(inspected)

@@ -13,7 +13,7 @@ import tomllib
 
 import pytest
 
-from tests.conftest import ENVIRONMENT, PROJECT, download_wheels, package_index
+from tests.conftest import ENVIRONMENT, PROJECT, download_wheels, output_of, package_index
 
 PROGRAM = ("Makefile", "pyproject.toml", "requirements.txt", "dvc.lock")
 INHERITED = ("MAKE", "MFLAGS", "PIP_", "UV_")  # prefixes of variables that `make` must not inherit
@@ -53,17 +53,8 @@ def make(folder, *arguments, status=0, **settings):
         "NO_PROXY": "127.0.0.1",
         **settings,
     }
-    done = subprocess.run(
-        ["make", *arguments, "UV_COMPILE_BYTECODE=0"],  # compiling would take most of the time
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == status, done.stdout
-    return done.stdout
+    command = ("make", *arguments, "UV_COMPILE_BYTECODE=0")  # compiling would take most of the time
+    return output_of(*command, cwd=folder, env=environment, status=status)
 
 
 def extras_of(folder, command):

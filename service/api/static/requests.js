@@ -12,8 +12,9 @@ import { askForToken } from "./token.js";
 const LIVE = 700; // until the first request during a stroke; each further one takes twice as long
 const PAUSE = 250; // after a stroke, because the next one may follow; longer after MANY requests
 const NOTICE = 300; // until the page says that it waits
-const SLOW = 1200; // without an answer or progress; then the page asks whether the service is well,
-// and asks again after twice as long, and so on
+// Without an answer or progress for so long, the page asks whether the service is well. It asks again
+// after twice as long, and so on.
+const SLOW = 1200;
 const TIMEOUT = 30_000; // as long as the service itself may take, see --timeout
 const RETRIES = [1000, 2000, 4000, 8000, 15_000, 30_000];
 
