@@ -7,9 +7,20 @@ no row is lost or duplicated.
 """
 
 import signal
+import sys
+from typing import NoReturn
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)  # these signals end a job
 RESUME_HINT = "run the same command again to continue"
+
+
+def interrupt(*_: object) -> NoReturn:
+    """End the job: the handler of the signals that stop it.
+
+    It does not raise KeyboardInterrupt: if that happens while Python executes a string, as
+    `dataclass` does on import, Python 3.11 ends by SIGINT although the job catches the exception.
+    """
+    sys.exit(f"bulk: interrupted; {RESUME_HINT}")
 
 
 class BulkError(Exception):

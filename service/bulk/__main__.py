@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from service.bulk import RESUME_HINT, STOPPING, BulkError, pool
+from service.bulk import RESUME_HINT, STOPPING, BulkError, interrupt, pool
 from service.recognition import pin
 
 if TYPE_CHECKING:
@@ -27,14 +27,12 @@ def main() -> None:
     address = os.environ.get("RAY_ADDRESS")
     _check_extras({"pyarrow": "bulk", "tqdm": "bulk"} | ({"ray": "cluster"} if address else {}))
     for number in STOPPING:  # SIGINT too, because shells start background commands that ignore it
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, interrupt)
     try:
         with _workers(address) as results:
             _run(options, results, start)
     except (pin.PinError, BulkError, OSError) as error:
         sys.exit(f"bulk: {error}")
-    except KeyboardInterrupt:
-        sys.exit(f"bulk: interrupted; {RESUME_HINT}")
 
 
 def _options() -> argparse.Namespace:

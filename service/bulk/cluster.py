@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import service
-from service.bulk import RESUME_HINT, STOPPING, BulkError
+from service.bulk import RESUME_HINT, STOPPING, BulkError, interrupt
 from service.bulk.job import Job, Result, Task
 from service.bulk.pool import Process, Results
 from service.recognition.quiet import hidden_standard_error
@@ -85,15 +85,15 @@ def connect(address: str) -> Iterator[Results]:
 
     def stop(*_: object) -> None:
         stopped.set()
-        raise KeyboardInterrupt
+        interrupt()
 
     for number in STOPPING:  # replace the handlers that Ray has installed
         signal.signal(number, stop)
 
     def results(job: Job, artifact: dict[str, bytes], tasks: Iterable[Task]) -> Iterator[Result]:
         for row in _rows(job, artifact, tasks):
-            if stopped.is_set():  # Ray 2.60 swallows a KeyboardInterrupt in its callbacks
-                raise KeyboardInterrupt
+            if stopped.is_set():  # Ray 2.60 swallows the exception in its callbacks
+                interrupt()
             yield Result(**row)
 
     try:
