@@ -76,7 +76,7 @@ class Connections:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.scheduler = scheduler
-        self.in_flight = metrics.current().in_flight
+        self.metrics = metrics.current()
         self.open: set[Connection] = set()
         self.stopping = False
         self.date = formatdate(usegmt=True)  # the Date header of responses
@@ -133,7 +133,7 @@ class Connection(asyncio.Protocol):
         self._shared.open.discard(self)
         self.disconnected.set_result(None)
         if self._phase is Phase.BODY:
-            self._shared.in_flight.dec()
+            self._shared.metrics.in_flight -= 1
         del self._parser  # the parser refers to this connection
 
     def data_received(self, data: bytes) -> None:
@@ -166,7 +166,7 @@ class Connection(asyncio.Protocol):
 
     def send(self, answer: Response) -> None:
         """Send the response to the current request, and wait for the next request."""
-        self._shared.in_flight.dec()
+        self._shared.metrics.in_flight -= 1
         if self._transport.is_closing():
             self._phase = Phase.CLOSE
             return
@@ -243,7 +243,7 @@ class Connection(asyncio.Protocol):
             self._phase = Phase.BODY
             self._set_deadline()  # the time without a request does not count
             self._expected = sys.maxsize if chunked else length
-            self._shared.in_flight.inc()
+            self._shared.metrics.in_flight += 1
             if "100-continue" in environ.get("HTTP_EXPECT", "").lower() and not self._data:
                 self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -328,7 +328,7 @@ class Connection(asyncio.Protocol):
     def _hand_over(self, length: int) -> None:
         """Pass a request to the scheduler. The rest of an incomplete request is not read."""
         if self._phase is Phase.HEAD:
-            self._shared.in_flight.inc()
+            self._shared.metrics.in_flight += 1
         self._phase = Phase.ANSWER
         self.deadline = math.inf
         self._body.seek(0)

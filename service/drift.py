@@ -8,14 +8,13 @@ counts of all workers, and compares the sums with the counts on the test split.
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from itertools import repeat
 from typing import Any
 
 import numpy as np
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from service.recognition.distributions import Distributions, features, stability_index
+from service.recognition.distributions import Distributions, Features, stability_index
 
 # The sliding window of a worker: its latest images, none of which is older than SECONDS.
 IMAGES = 1000
@@ -40,7 +39,6 @@ class Window:
             in_window: A function from a feature and the number of a bin to a series of `WINDOW`.
             in_reference: The same for `REFERENCE`.
         """
-        self._new: deque[tuple[np.ndarray, np.ndarray, np.ndarray]] = deque()  # see `add`
         self._latest: deque[tuple[float, ...]] = deque(maxlen=IMAGES)  # time and features
         self._reference = reference
         self._series: list[list[Any]] = []
@@ -50,26 +48,12 @@ class Window:
             numbers = range(len(distribution.counts))
             self._series.append([in_window(feature, number) for number in numbers])
 
-    def add(self, images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -> None:
-        """Remember images and their results; see `distributions.features`."""
-        # NumPy takes about as long for one image as for several. A single image therefore waits for
-        # others, so that the most common requests do not get slower.
-        self._new.append((images, labels, probabilities))
-        if len(images) > 1 or len(self._new) >= IMAGES:
-            self._measure()
-
-    def _measure(self) -> None:
-        parts = []
-        with suppress(IndexError):  # another thread may take a part of them
-            while True:
-                parts.append(self._new.popleft())
-        if parts:
-            measured = features(*map(np.concatenate, zip(*parts, strict=True)))
-            self._latest.extend(zip(repeat(time.monotonic()), *measured))
+    def add(self, found: Features) -> None:
+        """Remember the features of some images."""
+        self._latest.extend(zip(repeat(time.monotonic()), *found))
 
     def publish(self) -> None:
         """Write to the series how many images are in each bin."""
-        self._measure()
         # Another thread may add images meanwhile. Copying a deque does not give way to it.
         latest = np.array(list(self._latest)).reshape(-1, 1 + len(self._series))
         columns = latest[latest[:, 0] > time.monotonic() - SECONDS].T[1:]

@@ -30,7 +30,7 @@ from prometheus_client import (
 )
 
 from service import drift
-from service.recognition.distributions import Distributions
+from service.recognition.distributions import Distributions, features
 
 ROUTE = "service.route"  # key in a request's WSGI environ: the pattern of its route
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -62,9 +62,10 @@ class Metrics:
             ["version", "route"],
             buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
         )
-        self.in_flight = Gauge(
+        self.in_flight = 0  # requests that have begun and have no response yet; see `publish`
+        self._in_flight = Gauge(
             "mnist_requests_in_flight",
-            "Requests that have begun and have no response yet.",
+            "Requests that have begun and have no response yet, counted once a second.",
             multiprocess_mode="livesum",
         )
         self.images = Counter("mnist_images_total", "Images recognized.", ["version", "label"])
@@ -130,7 +131,12 @@ class Metrics:
                     file.unlink(missing_ok=True)
 
     def publish(self) -> None:
-        """Write the features of the latest images for all workers, which compute the drift."""
+        """Write for all workers what changes with each request, and is not worth a write each time.
+
+        That is the number of requests in flight, and the latest images, from which the workers
+        compute the drift.
+        """
+        self._in_flight.set(self.in_flight)
         for version in self.versions.values():
             if version.window:
                 version.window.publish()
@@ -212,12 +218,13 @@ def observe(
     metrics = current()
     metrics.batch.observe(len(labels))
     if series := metrics.versions.get(version):  # else, two other versions came during the request
-        for label in labels.tolist():
+        found = features(images, labels, probabilities)
+        for label in found.label:
             series.images[label].inc()
-        for confidence in probabilities.max(1).tolist():
+        for confidence in found.confidence:
             series.confidence.observe(confidence)
         if series.window:
-            series.window.add(images, labels, probabilities)
+            series.window.add(found)
 
 
 def count(environ: WSGIEnvironment, version: str, status: int, duration: float) -> None:

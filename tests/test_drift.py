@@ -8,7 +8,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from service import drift, metrics
+from service import drift
 from stages.common import idx
 from tests.conftest import FASHION, Artifact, in_process, running_server
 
@@ -77,18 +77,6 @@ def test_old_images_leave_the_window(client, version, testing, monkeypatch):
     send(client, testing[0])
     monkeypatch.setattr(drift, "SECONDS", 0)
     assert found(client.get("/metrics").text, version) == ({}, 0)
-
-
-def test_single_images_wait_only_for_some_others(client, version, testing):
-    """Without a scrape, and without the loop that publishes once a second."""
-    window = metrics.current().versions[version].window
-    assert window is not None
-    images, probabilities = testing[0], np.full((500, 10), 0.1, np.float32)
-    for _ in range(drift.IMAGES):
-        window.add(images[:1], testing[1][:1], probabilities[:1])
-    assert len(window._new) < drift.IMAGES
-    window.add(images, testing[1], probabilities)
-    assert len(window._new) == 0
 
 
 def test_an_artifact_without_distributions_has_no_drift(artifact, testing):

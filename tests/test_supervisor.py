@@ -136,11 +136,13 @@ def test_requests_of_a_killed_worker_are_no_longer_in_flight(served):
         for client in begun:
             client.sendall(head.encode())
             assert client.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
-        assert in_flight(served) == 31  # the request for the metrics counts, too
+        # The request for the metrics counts, too. Each worker writes its number once a second.
+        wait_for(lambda: in_flight(served) == 31, "30 requests in flight")
         for worker in served.workers():
             kill(served, worker)
             broken = [client for client in begun if is_closed(client)]
-            assert in_flight(served) == 31 - len(broken)
+            left = 31 - len(broken)
+            wait_for(lambda left=left: in_flight(served) == left, f"{left} requests in flight")
         assert len(broken) == 30
     finally:
         for client in begun:

@@ -2,9 +2,9 @@
 
 `evaluate` counts the images of the test split in bins, `export` puts these distributions into the
 artifact, and the service counts the images that it recognizes in the same bins. The population
-stability index tells how far apart two distributions are. By a rule of thumb, a value below 0.1
-means no change, and a value above 0.25 a large one (N. Siddiqi, Credit Risk Scorecards, Wiley,
-2006).
+stability index tells how far apart two distributions are. By a rule of thumb, they are the same if
+the index is below 0.1, and very different if it is above 0.25 (N. Siddiqi, Credit Risk Scorecards,
+Wiley, 2006).
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ PRIOR = 0.5
 
 
 class Features(NamedTuple):
-    """What is counted of each image."""
+    """The three figures of each image that the bins count."""
 
     confidence: list[float]  # the probability of the predicted label
     label: list[int]  # the predicted label
@@ -59,7 +59,8 @@ def features(images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) 
         labels: The predicted labels, integers (N,).
         probabilities: The probabilities of the ten labels, float32 (N, 10).
     """
-    return Features(probabilities.max(1).tolist(), labels.tolist(), images.sum((1, 2)).tolist())
+    ink = images.reshape(len(images), -1).sum(1)  # faster than a sum over two axes
+    return Features(probabilities.max(1).tolist(), labels.tolist(), ink.tolist())
 
 
 def measure(found: Features) -> Distributions:
