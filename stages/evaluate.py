@@ -103,6 +103,7 @@ def on_handwriting(
     """
     correct = (probabilities.argmax(1) == labels) & images.any((1, 2))
     return {
+        "digits": len(labels),
         "accuracy": float(correct.mean()),
         "expected_calibration_error": _calibration_error(probabilities, labels),
         "unsure": unsure(probabilities),

@@ -1,4 +1,4 @@
-"""Export the trained network in two formats, if its test accuracy is high enough.
+"""Export the trained network in two formats, if it is good enough.
 
     dvc repro export
     saved_model_cli show --dir data/model --all
@@ -13,6 +13,9 @@ writes:
 - `data/model.sha256`, its manifest: the SHA-256 of each file of the artifact.
 - `data/mnistmodel/`: a frozen graph in a SavedModel for the TensorFlow C API.
 - `data/model_card.md`: the intended use, the metrics and the limits of the model.
+
+The stage rejects a network whose test accuracy is too low, or that is worse than the network of the
+last commit (see `stages.common.gate`).
 
 All inputs are pixels of 0 to 255. Before the stage replaces the previous outputs, a new process
 loads the exports, recognizes every PNG file of the test split, and compares the labels with the
@@ -37,7 +40,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from service.recognition import engines, figures, images, manifest, quiet
 from stages import evaluate
-from stages.common import determinism, network, params, paths
+from stages.common import determinism, gate, network, params, paths
 from stages.common.model_card import model_card
 from stages.common.outputs import atomic_directory, write_atomically
 from stages.common.runner import StageError
@@ -262,6 +265,8 @@ def main() -> None:
             f"the test accuracy of {accuracy} is below {key} ({chosen.min_accuracy}); "
             "the exported model is unchanged"
         )
+    if reason := gate.refusal(chosen, metrics):
+        raise StageError(f"{reason}; the exported model is unchanged")
     model = network.fold(network.load(paths.NETWORK))
     machine = (paths.NETWORK / determinism.MACHINE).read_text().strip()
     png, predictions = paths.PNG / "testing", paths.EVALUATION / evaluate.PREDICTIONS

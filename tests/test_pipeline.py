@@ -109,6 +109,7 @@ def edited(repository, copied):
         (("evaluate",), {"rejected_labels": []}, ["evaluate"]),
         (("export", "min_accuracy"), {"cnn": 0.5}, ["export"]),
         (("export", "min_accuracy"), {"mlp": 0.4}, []),
+        (("export",), {"max_loss": 0.2}, ["export"]),
     ],
 )
 def test_changed_parameter_affects_the_stages_that_read_it(

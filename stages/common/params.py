@@ -239,6 +239,8 @@ class MinAccuracy(Section):
 
 class Export(Section):
     min_accuracy: MinAccuracy
+    max_loss: Portion
+    significance: Portion
 
 
 class Params(Section):

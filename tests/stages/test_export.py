@@ -168,3 +168,16 @@ def test_a_missing_png_file_is_an_error(repository, testing, tmp_path):
     label, _ = lines[1].split(",")
     with pytest.raises(StageError, match=f"{label}/500.png is missing; run `dvc repro png`"):
         check(repository, tmp_path / "predictions.csv")
+
+
+def test_a_network_worse_than_that_of_the_last_commit_is_refused(scratch, monkeypatch):
+    scratch.edit_params(lambda params: params["export"].update(max_loss=0.0))
+    metrics = scratch.path / "data/evaluation/metrics.json"
+    content = json.loads(metrics.read_text())
+    content["accuracy"] -= 0.002
+    metrics.write_text(json.dumps(content))
+    before = files(scratch.path / "data/model")
+    monkeypatch.chdir(scratch.path)
+    with pytest.raises(StageError, match=r"more than export.max_loss \(0.0\) below .* unchanged$"):
+        export.main()
+    assert files(scratch.path / "data/model") == before
