@@ -14,6 +14,15 @@ def chosen():
     return params.load(PROJECT / "params.yaml")
 
 
+@pytest.fixture(scope="module")
+def plain(chosen):
+    """The recipe of the CNN without photometric distortion, whose graph takes seconds to build."""
+    recipe = chosen.train.cnn
+    return recipe.model_copy(
+        update={"photometric": recipe.photometric.model_copy(update={"fraction": 0.0})}
+    )
+
+
 def digits(testing, count):
     images, labels = testing
     return images[:count], labels[:count]
@@ -39,10 +48,11 @@ def test_loss_falls_and_each_epoch_reports_figures(chosen, testing, kind):
     assert history[7]["validation/accuracy"] > 0.5
 
 
-def test_one_step_changes_every_weight(chosen, testing):
+def test_one_step_changes_every_weight(chosen, plain, testing):
     keras.utils.set_random_seed(1)
     before = network.build(chosen.network).get_weights()
-    after, _ = fit(chosen, "cnn", digits(testing, 20), warmup_fraction=0.0)
+    changes = {"warmup_fraction": 0.0, "photometric": plain.photometric}
+    after, _ = fit(chosen, "cnn", digits(testing, 20), **changes)
     assert all((a != b).any() for a, b in zip(before, after.get_weights(), strict=True))
 
 
@@ -108,8 +118,7 @@ def test_kinds_without_images_have_no_share(chosen, testing):
     assert mixed.shape[1] == recipe.batch_size + without
 
 
-@pytest.mark.parametrize("replicas", [2, 3])
-def test_replicas_share_the_batch_of_a_single_one(chosen, testing, replicas):
+def test_replicas_share_the_batch_of_a_single_one(chosen, testing):
     recipe = chosen.train.cnn.model_copy(update={"batch_size": 40})
     mixture = _mix(digits(testing, 100), idx.NONE, idx.NONE, idx.NONE[0], recipe, 1, 1)
 
@@ -118,19 +127,20 @@ def test_replicas_share_the_batch_of_a_single_one(chosen, testing, replicas):
         return [*_batches(mixture, recipe, 1, 0, context).as_numpy_iterator()]
 
     whole = batches(1, 0)
-    parts = [batches(replicas, worker) for worker in range(replicas)]
-    for step, (pixels, targets) in enumerate(whole):
-        shares = [part[step] for part in parts]
-        np.testing.assert_array_equal(np.concatenate([share[0] for share in shares]), pixels)
-        np.testing.assert_array_equal(np.concatenate([share[1] for share in shares]), targets)
+    for replicas in (2, 3):
+        parts = [batches(replicas, worker) for worker in range(replicas)]
+        for step, (pixels, targets) in enumerate(whole):
+            shares = [part[step] for part in parts]
+            np.testing.assert_array_equal(np.concatenate([share[0] for share in shares]), pixels)
+            np.testing.assert_array_equal(np.concatenate([share[1] for share in shares]), targets)
 
 
-def test_other_handwriting_and_images_without_a_digit_are_learned(chosen, testing):
+def test_other_handwriting_and_images_without_a_digit_are_learned(chosen, plain, testing):
     """All zeros are labeled 1 in the other handwriting, and MNIST's ones are not digits."""
     images, labels = testing
     zeros, ones = images[labels == 0], images[labels == 1]
     keras.utils.set_random_seed(1)
-    recipe = chosen.train.cnn.model_copy(
+    recipe = plain.model_copy(
         update={
             "batch_size": 20,
             "ema_decay": 0.5,
