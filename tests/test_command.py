@@ -192,15 +192,6 @@ def test_two_services_do_not_share_a_port(server, folder):
     assert "Address already in use" in start(folder, f"--port={port}").stderr
 
 
-@pytest.mark.parametrize(
-    "option", ["--port=0", "--port=65536", "--port=http", "--workers=0", "--queue=-1"]
-)
-def test_a_bad_option_is_refused(folder, option):
-    done = start(folder, option)
-    assert done.returncode == 2
-    assert "is not a number from 1 to" in done.stderr
-
-
 @pytest.mark.server
 def test_help_shows_options_and_defaults():
     output = start(PROJECT, "--help").stdout
