@@ -10,6 +10,9 @@ from service import environment, log
 from service.api.limits import Limits
 from service.recognition import engines, pin
 
+# For an option, the options that have no effect beside it.
+REPLACED = {"uds": {"host", "port"}, "artifact": {"lock"}, "pin": {"lock"}}
+
 
 def parse_options() -> argparse.Namespace:
     """Return the options of this process. A wrong one ends the process with status 2."""
@@ -27,7 +30,7 @@ def parse_options() -> argparse.Namespace:
     _add_process(parser)
     _add_requests(parser)
     _add_model(parser)
-    options = environment.parse(parser)
+    options = environment.parse(parser, REPLACED)
     if (options.tls_certificate is None) != (options.tls_key is None):
         parser.error("--tls-certificate and --tls-key need each other")
     if (options.artifact is None) != (options.pin is None):

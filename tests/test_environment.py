@@ -17,6 +17,18 @@ def test_the_command_line_wins(options):
     assert options(MNIST_WATCH="false").watch is False
 
 
+def test_the_command_line_wins_over_the_variables_of_options_that_replace_its_own(options):
+    variables = {"MNIST_UDS": "socket", "MNIST_ARTIFACT": "model", "MNIST_PIN": "0" * 64}
+    found = options(**variables)
+    assert (str(found.uds), str(found.artifact), found.pin) == ("socket", "model", "0" * 64)
+    assert options("--port=9000", **variables).uds is None
+    assert options("--host=0.0.0.0", **variables).uds is None
+    found = options("--lock=dvc.lock", "--watch", **variables)
+    assert (found.artifact, found.pin, str(found.uds)) == (None, None, "socket")
+    # Without the command line, and the other way round, an option replaces the others.
+    assert str(options("--uds=socket", MNIST_PORT="9000").uds) == "socket"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
