@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import fcntl
 import gc
 import logging
 import os
@@ -91,15 +92,21 @@ def _listen(options: argparse.Namespace) -> list[socket.socket]:
 
 
 def _listen_on_path(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX)
-    if path.is_socket():
-        with socket.socket(socket.AF_UNIX) as client, suppress(ConnectionRefusedError):
-            client.setblocking(False)  # the queue of a busy service may be full
-            client.connect(str(path))
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        path.unlink()  # a service that was killed has left it
-    listener.bind(str(path))
-    listener.listen()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        # Of two services that start at the same time, one would remove the socket of the other.
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if path.is_socket():
+            with socket.socket(socket.AF_UNIX) as client, suppress(ConnectionRefusedError):
+                client.setblocking(False)  # the queue of a busy service may be full
+                client.connect(str(path))
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            path.unlink()  # a service that was killed has left it
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen()
+    finally:
+        os.close(folder)  # releases the lock
     return listener
 
 
