@@ -159,6 +159,9 @@ def _serve(
     else:
         name, read = pin.ARTIFACT, partial(pin.read, options.lock, options.allow_md5_only)
     watcher = Watcher(read, name, options.lock, options.engine, artifacts, options.watch)
+    # Each worker uses one core, so more threads in TensorFlow or OpenCV would only compete.
+    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hide TensorFlow's warnings
     if options.check:
         watcher.try_to_load(watcher.served)
         logger.info("%s can load %s %s", options.engine, name, watcher.served)
@@ -168,9 +171,6 @@ def _serve(
         "Serving %s %s at %s (%s workers, %s)",
         *(name, watcher.served, options.uds or address, options.workers, options.engine),
     )
-    # Each worker uses one core, so more threads in TensorFlow or OpenCV would only compete.
-    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hide TensorFlow's warnings
     os.environ[metrics.FOLDER] = str(metrics_folder)
     # Import the workers' code before the fork: a replacement worker then runs the same code, even
     # if the files have changed since.
