@@ -86,9 +86,17 @@ def _listen(options: argparse.Namespace) -> list[socket.socket]:
             return [_listen_on_path(options.uds)] * options.workers
         return _listen_on_port(options.host, options.port, options.workers)
     except OSError as error:
-        place = options.uds or f"{options.host}:{options.port}"
         remedy = "--uds" if options.uds else "--host or --port"
-        _refuse(f"cannot listen on {place} ({error.strerror or error}); choose another {remedy}")
+        reason = error.strerror or error
+        _refuse(f"cannot listen on {_place(options)} ({reason}); choose another {remedy}")
+
+
+def _place(options: argparse.Namespace) -> str:
+    """Return where the service listens: a path, or an address as it stands in URLs."""
+    if options.uds:
+        return str(options.uds)
+    host = f"[{options.host}]" if ":" in options.host else options.host  # IPv6
+    return f"{host}:{options.port}"
 
 
 def _listen_on_path(path: Path) -> socket.socket:
@@ -166,10 +174,10 @@ def _serve(
         watcher.try_to_load(watcher.served)
         logger.info("%s can load %s %s", options.engine, name, watcher.served)
         return 0
-    address = f"{'https' if tls else 'http'}://{options.host}:{options.port}"
+    scheme = "" if options.uds else "https://" if tls else "http://"
     logger.info(
-        "Serving %s %s at %s (%s workers, %s)",
-        *(name, watcher.served, options.uds or address, options.workers, options.engine),
+        "Serving %s %s at %s%s (%s workers, %s)",
+        *(name, watcher.served, scheme, _place(options), options.workers, options.engine),
     )
     os.environ[metrics.FOLDER] = str(metrics_folder)
     # Import the workers' code before the fork: a replacement worker then runs the same code, even

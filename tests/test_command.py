@@ -11,7 +11,7 @@ from hashlib import md5, sha256
 import pytest
 import requests
 
-from service.__main__ import _tls
+from service.__main__ import _place, _tls
 from service.supervisor import STOP_TIMEOUT
 from tests import collision
 from tests.conftest import (
@@ -272,6 +272,18 @@ def test_an_artifact_without_a_lock_file_is_served_by_its_sha256(artifact, tmp_p
         f"service: {alone} is not the pinned artifact: expected the SHA-256 {artifact.sha256}, "
     )
     assert done.stderr.endswith("; copy the artifact again, or correct --pin\n")
+
+
+@pytest.mark.parametrize(
+    ("argument", "place"),
+    [
+        ("--port=9000", "127.0.0.1:9000"),
+        ("--host=::1", "[::1]:8080"),
+        ("--uds=mnist.sock", "mnist.sock"),
+    ],
+)
+def test_the_service_names_the_place_where_it_listens(options, argument, place):
+    assert _place(options(argument)) == place
 
 
 @pytest.mark.parametrize(
