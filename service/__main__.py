@@ -2,10 +2,10 @@
 
 import argparse
 import errno
+import fcntl
 import gc
 import logging
 import os
-import re
 import resource
 import select
 import shutil
@@ -27,10 +27,11 @@ from typing import NoReturn
 import cv2
 import uvloop
 
-from service import environment, log, metrics, reload, supervisor
+from service import log, metrics, reload, supervisor
 from service.api import auth
 from service.api.limits import Limits
-from service.recognition import engines, pin
+from service.options import parse_options
+from service.recognition import pin
 from service.reload import Watcher
 
 ARTIFACTS = "artifacts"  # a folder in the private folder of a running service
@@ -39,7 +40,7 @@ logger = logging.getLogger("service")
 
 
 def main() -> None:
-    options = _options()
+    options = parse_options()
     log.configure(options.log_format)
     if options.engine == "tensorflow" and find_spec("tensorflow") is None:
         _refuse(
@@ -64,170 +65,6 @@ def _refuse(reason: str) -> NoReturn:
     sys.exit(1)
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m service",
-        description="Serve handwritten-digit recognition from exactly the artifact that dvc.lock "
-        "pins. The service verifies the artifact before it loads it. If the files differ from the "
-        "pinned hashes, the service reports the difference and exits with status 1.",
-        epilog="The environment variable in brackets sets the same as the option. An option on the "
-        "command line wins.",
-        allow_abbrev=False,
-        formatter_class=environment.HelpFormatter,
-    )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--port", type=_number(1, 65535), default=8080, help="port to listen on")
-    parser.add_argument(
-        "--workers",
-        type=_number(1, 1024),
-        default=os.cpu_count() or 1,
-        help="number of worker processes, one per core by default; each loads the model",
-    )
-    parser.add_argument(
-        "--uds", type=Path, help="path of a Unix socket to listen on, instead of --host and --port"
-    )
-    parser.add_argument(
-        "--tls-certificate", type=Path, help="file with the certificate chain, to speak TLS (PEM)"
-    )
-    parser.add_argument(
-        "--tls-key", type=Path, help="file with the private key of the certificate (PEM)"
-    )
-    parser.add_argument(
-        "--cors-origin",
-        type=_origin,
-        help="origin whose pages may send requests from a browser, such as https://example.com, or "
-        "* for all",
-    )
-    parser.add_argument(
-        "--drain",
-        type=_number(0, 3600),
-        default=0,
-        help="seconds to go on answering after SIGTERM or SIGINT, while /readyz answers 503; a "
-        "second signal ends them",
-    )
-    parser.add_argument(
-        "--queue",
-        type=_number(1, 65536),
-        default=Limits.queue,
-        help="maximum number of waiting requests in each worker; further requests get 503",
-    )
-    parser.add_argument(
-        "--timeout",
-        type=_number(1, 3600),
-        default=Limits.seconds,
-        help="seconds to receive a request, and again to answer it",
-    )
-    parser.add_argument(
-        "--max-body",
-        type=_number(1024, 1 << 30),
-        default=Limits.body,
-        help="maximum size of a request body in bytes",
-    )
-    parser.add_argument(
-        "--max-images",
-        type=_number(1, 1_000_000),
-        default=Limits.images,
-        help="maximum number of images in a request",
-    )
-    parser.add_argument(
-        "--max-pixels",
-        type=_number(28 * 28, 80_000_000),
-        default=Limits.pixels,
-        help="maximum number of pixels in a picture",
-    )
-    parser.add_argument(
-        "--token-file",
-        type=Path,
-        help="file that contains a token; requests except health checks and pages must send it as "
-        "`Authorization: Bearer`",
-    )
-    parser.add_argument(
-        "--watch",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="load a new artifact as soon as the lock file pins it; otherwise only on SIGHUP",
-    )
-    parser.add_argument(
-        "--engine",
-        choices=engines.ENGINES,
-        default="litert",
-        help="inference library; litert is faster and smaller, tensorflow is a separate install",
-    )
-    parser.add_argument(
-        "--log-format",
-        choices=log.FORMATS,
-        default="text",
-        help="format of the log, which has one line per request",
-    )
-    parser.add_argument(
-        "--lock",
-        type=Path,
-        default=Path("dvc.lock"),
-        help="lock file; the artifact is data/model in the same folder",
-    )
-    parser.add_argument(
-        "--allow-md5-only",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="accept a lock file that pins the artifact by MD5 only, without data/model.sha256; an "
-        "attacker can make two artifacts with one MD5",
-    )
-    parser.add_argument(
-        "--artifact",
-        type=Path,
-        help="folder of an artifact to serve without a lock file; needs --pin",
-    )
-    parser.add_argument(
-        "--pin",
-        type=_sha256,
-        help="SHA-256 that the manifest of --artifact must have, as /healthz names it",
-    )
-    parser.add_argument(
-        "--check",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="only check the options and the artifact, load it once, and exit",
-    )
-    options = environment.parse(parser)
-    if (options.tls_certificate is None) != (options.tls_key is None):
-        parser.error("--tls-certificate and --tls-key need each other")
-    if (options.artifact is None) != (options.pin is None):
-        parser.error("--artifact and --pin need each other")
-    if options.artifact and options.watch:
-        parser.error("--watch follows a lock file, but --pin names one artifact; remove --watch")
-    return options
-
-
-def _number(least: int, most: int) -> "partial[int]":
-    return partial(_parse_number, least, most)
-
-
-def _parse_number(least: int, most: int, text: str) -> int:
-    if not (text.isdecimal() and least <= int(text) <= most):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
-    return int(text)
-
-
-def _origin(text: str) -> str:
-    # As browsers write it: in lower case and ASCII, and without the default port.
-    is_origin = re.fullmatch(r"\*|[a-z][a-z0-9+.-]*://[a-z0-9._:\[\]-]+", text)
-    if not is_origin or re.fullmatch(r"http://.*:80|https://.*:443", text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not * or an origin such as https://example.com, in lower case and ASCII, "
-            "without a path and without the default port"
-        )
-    return text
-
-
-def _sha256(text: str) -> str:
-    if not re.fullmatch("[0-9a-f]{64}", text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a SHA-256 of 64 hexadecimal digits, as `sha256sum {pin.MANIFEST}` "
-            "prints"
-        )
-    return text
-
-
 def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
@@ -249,21 +86,35 @@ def _listen(options: argparse.Namespace) -> list[socket.socket]:
             return [_listen_on_path(options.uds)] * options.workers
         return _listen_on_port(options.host, options.port, options.workers)
     except OSError as error:
-        place = options.uds or f"{options.host}:{options.port}"
         remedy = "--uds" if options.uds else "--host or --port"
-        _refuse(f"cannot listen on {place} ({error.strerror or error}); choose another {remedy}")
+        reason = error.strerror or error
+        _refuse(f"cannot listen on {_place(options)} ({reason}); choose another {remedy}")
+
+
+def _place(options: argparse.Namespace) -> str:
+    """Return where the service listens: a path, or an address as it stands in URLs."""
+    if options.uds:
+        return str(options.uds)
+    host = f"[{options.host}]" if ":" in options.host else options.host  # IPv6
+    return f"{host}:{options.port}"
 
 
 def _listen_on_path(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX)
-    if path.is_socket():
-        with socket.socket(socket.AF_UNIX) as client, suppress(ConnectionRefusedError):
-            client.setblocking(False)  # the queue of a busy service may be full
-            client.connect(str(path))
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        path.unlink()  # a service that was killed has left it
-    listener.bind(str(path))
-    listener.listen()
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        # Of two services that start at the same time, one would remove the socket of the other.
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        if path.is_socket():
+            with socket.socket(socket.AF_UNIX) as client, suppress(ConnectionRefusedError):
+                client.setblocking(False)  # the queue of a busy service may be full
+                client.connect(str(path))
+                raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            path.unlink()  # a service that was killed has left it
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen()
+    finally:
+        os.close(folder)  # releases the lock
     return listener
 
 
@@ -316,18 +167,18 @@ def _serve(
     else:
         name, read = pin.ARTIFACT, partial(pin.read, options.lock, options.allow_md5_only)
     watcher = Watcher(read, name, options.lock, options.engine, artifacts, options.watch)
+    # Each worker uses one core, so more threads in TensorFlow or OpenCV would only compete.
+    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hide TensorFlow's warnings
     if options.check:
         watcher.try_to_load(watcher.served)
         logger.info("%s can load %s %s", options.engine, name, watcher.served)
         return 0
-    address = f"{'https' if tls else 'http'}://{options.host}:{options.port}"
+    scheme = "" if options.uds else "https://" if tls else "http://"
     logger.info(
-        "Serving %s %s at %s (%s workers, %s)",
-        *(name, watcher.served, options.uds or address, options.workers, options.engine),
+        "Serving %s %s at %s%s (%s workers, %s)",
+        *(name, watcher.served, scheme, _place(options), options.workers, options.engine),
     )
-    # Each worker uses one core, so more threads in TensorFlow or OpenCV would only compete.
-    os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hide TensorFlow's warnings
     os.environ[metrics.FOLDER] = str(metrics_folder)
     # Import the workers' code before the fork: a replacement worker then runs the same code, even
     # if the files have changed since.

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Collection, Mapping
 
 PREFIX = "MNIST_"
 SWITCH = {"true": "--", "1": "--", "false": "--no-", "0": "--no-"}
@@ -16,15 +17,20 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return text if action.dest == "help" else f"{text} [{_variable(action)}]"
 
 
-def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+def parse(
+    parser: argparse.ArgumentParser, replaced: Mapping[str, Collection[str]]
+) -> argparse.Namespace:
     """Parse the command line and the environment variables. The command line wins.
 
     An unknown variable, or a wrong value of one, ends the program like a wrong option.
 
     Args:
         parser: The parser. Its options are long ones.
+        replaced: For an option, the options that it makes the program ignore. If one of these is on
+            the command line, the variable of the former has no effect.
     """
-    parser.parse_args()  # prints the help if asked, even if a variable is wrong
+    # This prints the help if asked, even if a variable is wrong.
+    line = vars(parser.parse_args(namespace=_without_defaults(parser)))
     actions = {_variable(action): action for action in parser._actions if action.dest != "help"}
     arguments = []
     for variable in sorted(name for name in os.environ if name.startswith(PREFIX)):
@@ -33,8 +39,14 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
             [nearest] = get_close_matches(variable, actions, n=1, cutoff=0)
             parser.error(f"there is no environment variable {variable}; did you mean {nearest}?")
-        arguments.append(_argument(parser, variable, actions[variable]))
+        argument = _argument(parser, variable, actions[variable])
+        if all(line[name] is None for name in replaced.get(actions[variable].dest, ())):
+            arguments.append(argument)
     return parser.parse_args([*arguments, *sys.argv[1:]])
+
+
+def _without_defaults(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    return argparse.Namespace(**{action.dest: None for action in parser._actions})
 
 
 def _variable(action: argparse.Action) -> str:

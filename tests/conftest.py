@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from requests.adapters import HTTPAdapter
 
 from service.api import app
 from service.api.limits import Limits
+from service.options import parse_options
 from service.recognition import pin
 from service.served_model import Model
 from stages import png
@@ -429,6 +431,21 @@ def start(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
         timeout=60,
         check=False,
     )
+
+
+@pytest.fixture
+def options(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Namespace]:
+    """A function that returns the options of a command line and of environment variables."""
+
+    def parse(*arguments: str, **variables: str) -> Namespace:
+        monkeypatch.setattr(sys, "argv", ["service", *arguments])
+        for name in [name for name in os.environ if name.startswith("MNIST_")]:
+            monkeypatch.delenv(name)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return parse_options()
+
+    return parse
 
 
 def free_port() -> int:

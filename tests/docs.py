@@ -291,7 +291,7 @@ def parser_of(module: str) -> argparse.ArgumentParser:
     patch = mock.patch.object(argparse.ArgumentParser, "parse_args", autospec=True)
     with patch as parse, suppress(ParserMade):
         parse.side_effect = ParserMade
-        command._options()
+        command.main()
     return parse.call_args.args[0]
 
 

@@ -11,7 +11,7 @@ from hashlib import md5, sha256
 import pytest
 import requests
 
-from service.__main__ import _tls
+from service.__main__ import _place, _tls
 from service.supervisor import STOP_TIMEOUT
 from tests import collision
 from tests.conftest import (
@@ -192,15 +192,6 @@ def test_two_services_do_not_share_a_port(server, folder):
     assert "Address already in use" in start(folder, f"--port={port}").stderr
 
 
-@pytest.mark.parametrize(
-    "option", ["--port=0", "--port=65536", "--port=http", "--workers=0", "--queue=-1"]
-)
-def test_a_bad_option_is_refused(folder, option):
-    done = start(folder, option)
-    assert done.returncode == 2
-    assert "is not a number from 1 to" in done.stderr
-
-
 @pytest.mark.server
 def test_help_shows_options_and_defaults():
     output = start(PROJECT, "--help").stdout
@@ -281,6 +272,18 @@ def test_an_artifact_without_a_lock_file_is_served_by_its_sha256(artifact, tmp_p
         f"service: {alone} is not the pinned artifact: expected the SHA-256 {artifact.sha256}, "
     )
     assert done.stderr.endswith("; copy the artifact again, or correct --pin\n")
+
+
+@pytest.mark.parametrize(
+    ("argument", "place"),
+    [
+        ("--port=9000", "127.0.0.1:9000"),
+        ("--host=::1", "[::1]:8080"),
+        ("--uds=mnist.sock", "mnist.sock"),
+    ],
+)
+def test_the_service_names_the_place_where_it_listens(options, argument, place):
+    assert _place(options(argument)) == place
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,14 @@ import ssl
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from threading import Barrier
 
 import pytest
 import requests
 
+from service.__main__ import _listen_on_path
 from service.api.limits import Limits
 from service.connections import HEAD, HEADERS, NO_HTTP
 from service.supervisor import STOP_TIMEOUT
@@ -297,3 +300,21 @@ def redirect(path):
         client.connect(str(path))
         client.sendall(b"GET /docs HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         return read(client)
+
+
+def test_of_services_that_start_on_a_stale_unix_socket_at_the_same_time_one_listens(tmp_path):
+    def listen(path):
+        barrier.wait()
+        with suppress(OSError):
+            return _listen_on_path(path)
+
+    services, attempts = 4, 50
+    barrier = Barrier(services)
+    with ThreadPoolExecutor(services) as pool:
+        for number in range(attempts):
+            path = tmp_path / str(number)
+            with socket.socket(socket.AF_UNIX) as dead:
+                dead.bind(str(path))
+            [listener] = filter(None, pool.map(listen, [path] * services))
+            with listener, socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(path))

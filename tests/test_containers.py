@@ -5,13 +5,11 @@ No test starts them: that takes Docker and a cluster. tests/test_image.py runs t
 
 import re
 import subprocess
-import sys
 
 import pytest
 import yaml
 
 from service import supervisor
-from service.__main__ import _options
 from tests.conftest import ENVIRONMENT, PROJECT
 
 DOCKERFILE = (PROJECT / "service/Dockerfile").read_text()
@@ -58,16 +56,9 @@ def image_variables():
 
 
 @pytest.fixture
-def options_with(monkeypatch):
+def options_with(options):
     """A function that returns the options of the service in an image, with more variables."""
-
-    def options(variables):
-        for name, value in (image_variables() | variables).items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(sys, "argv", ["service"])
-        return _options()
-
-    return options
+    return lambda variables: options(**(image_variables() | variables))
 
 
 def pod_variables():

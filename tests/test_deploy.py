@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import requests
 
-from service.__main__ import _options
 from service.supervisor import STOP_TIMEOUT
 from tests.conftest import PROJECT, program, running_server
 
@@ -84,15 +83,14 @@ def test_systemd_reads_the_unit(systemd_analyze, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_systemd_waits_until_the_service_has_drained(monkeypatch):
+def test_systemd_waits_until_the_service_has_drained(options):
     unit = dict(re.findall(r"(?m)^(\w+)=(.*)$", UNIT.read_text()))
     python, module, name, *arguments = shlex.split(unit["ExecStart"])
     assert (Path(python).name, module, name) == ("python", "-m", "service")
-    monkeypatch.setattr(sys, "argv", ["service", *arguments])
-    options = _options()
-    assert options.drain == 5
+    drain = options(*arguments).drain
+    assert drain == 5
     assert unit["KillMode"] == "mixed"  # the workers themselves do not drain on SIGTERM
-    assert int(unit["TimeoutStopSec"]) > options.drain + STOP_TIMEOUT
+    assert int(unit["TimeoutStopSec"]) > drain + STOP_TIMEOUT
 
 
 @pytest.fixture

@@ -1,26 +1,6 @@
 """Options of the service from environment variables."""
 
-import os
-import sys
-
 import pytest
-
-from service.__main__ import _options
-
-
-@pytest.fixture
-def options(monkeypatch):
-    """A function that parses a command line and environment variables."""
-
-    def parse(*arguments, **variables):
-        monkeypatch.setattr(sys, "argv", ["service", *arguments])
-        for name in [name for name in os.environ if name.startswith("MNIST_")]:
-            monkeypatch.delenv(name)
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        return _options()
-
-    return parse
 
 
 def test_each_variable_sets_its_option(options, tmp_path):
@@ -37,6 +17,18 @@ def test_the_command_line_wins(options):
     assert options(MNIST_WATCH="false").watch is False
 
 
+def test_the_command_line_wins_over_the_variables_of_options_that_replace_its_own(options):
+    variables = {"MNIST_UDS": "socket", "MNIST_ARTIFACT": "model", "MNIST_PIN": "0" * 64}
+    found = options(**variables)
+    assert (str(found.uds), str(found.artifact), found.pin) == ("socket", "model", "0" * 64)
+    assert options("--port=9000", **variables).uds is None
+    assert options("--host=0.0.0.0", **variables).uds is None
+    found = options("--lock=dvc.lock", "--watch", **variables)
+    assert (found.artifact, found.pin, str(found.uds)) == (None, None, "socket")
+    # Without the command line, and the other way round, an option replaces the others.
+    assert str(options("--uds=socket", MNIST_PORT="9000").uds) == "socket"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
@@ -48,16 +40,6 @@ def test_the_command_line_wins(options):
         ("MNIST_PORT", "tcp://10.0.0.1:80", "MNIST_PORT: 'tcp://10.0.0.1:80' is not a number"),
         ("MNIST_ENGINE", "torch", "MNIST_ENGINE: invalid choice: 'torch'"),
         ("MNIST_WATCH", "yes", "MNIST_WATCH is 'yes'; it must be true or false"),
-        ("MNIST_CORS_ORIGIN", "https://a.example/", "without a path"),
-        *(
-            ("MNIST_CORS_ORIGIN", origin, "is not * or an origin")
-            for origin in ("a.example", "https://A.example", "https://\u00fc.example")
-        ),
-        ("MNIST_CORS_ORIGIN", "https://a.example:443", "without the default port"),
-        ("MNIST_CORS_ORIGIN", "http://a.example:80", "without the default port"),
-        ("MNIST_PIN", "0" * 32, "is not a SHA-256 of 64 hexadecimal digits"),
-        ("MNIST_PIN", "0" * 64, "--artifact and --pin need each other"),
-        ("MNIST_TLS_KEY", "key.pem", "--tls-certificate and --tls-key need each other"),
     ],
 )
 def test_a_wrong_variable_is_refused(options, capsys, name, value, reason):
@@ -65,12 +47,6 @@ def test_a_wrong_variable_is_refused(options, capsys, name, value, reason):
         options(**{name: value})
     assert end.value.code == 2
     assert reason in capsys.readouterr().err
-
-
-def test_one_artifact_cannot_be_watched(options, capsys):
-    with pytest.raises(SystemExit):
-        options("--artifact=model", f"--pin={'0' * 64}", MNIST_WATCH="true")
-    assert "--watch follows a lock file, but --pin names one artifact" in capsys.readouterr().err
 
 
 def test_the_help_names_each_variable(options, capsys):

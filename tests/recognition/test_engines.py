@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from service.recognition import engines
-from tests.conftest import ENVIRONMENT, running_server, start
+from tests.conftest import ENVIRONMENT, PROJECT, running_server, start
 
 
 @pytest.fixture(scope="module", params=engines.ENGINES)
@@ -69,6 +69,13 @@ def test_the_service_runs_with_the_tensorflow_engine(repository, png_files, pred
         content = png_files[0].read_bytes()
         answer = requests.post(f"{server.url}/recognize", files={"image": content}, timeout=30)
         assert answer.json()["labels"] == [predictions[0]]
+
+
+@pytest.mark.server
+def test_a_check_with_the_tensorflow_engine_shows_no_message_of_tensorflow(artifact):
+    lock = f"--lock={artifact.path}/dvc.lock"
+    done = start(PROJECT, "--check", "--engine=tensorflow", lock)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads the memory of the process from /proc")
