@@ -52,12 +52,22 @@ def main() -> None:
         tls = _tls(options.tls_certificate, options.tls_key) if options.tls_key else None
         listeners = [] if options.check else _listen(options)
         try:
-            with TemporaryDirectory(prefix="mnist-service-") as private:
+            with _temporary_folder() as private:
                 sys.exit(_serve(options, token, tls, Path(private), listeners))
         finally:
             _close(listeners)
     except (pin.PinError, auth.TokenError) as error:
         _refuse(str(error))
+
+
+def _temporary_folder() -> "TemporaryDirectory[str]":
+    try:
+        return TemporaryDirectory(prefix="mnist-service-")
+    except OSError as error:
+        _refuse(
+            f"cannot make a temporary folder ({error.strerror}); set TMPDIR to a folder that this "
+            "user can write to, or mount such a folder at /tmp"
+        )
 
 
 def _refuse(reason: str) -> NoReturn:

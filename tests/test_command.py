@@ -5,13 +5,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from hashlib import md5, sha256
 
 import pytest
 import requests
 
-from service.__main__ import _place, _tls
+from service.__main__ import _place, _temporary_folder, _tls
 from service.supervisor import STOP_TIMEOUT
 from tests import collision
 from tests.conftest import (
@@ -302,6 +303,17 @@ def test_an_unusable_certificate_is_refused_in_one_sentence(tmp_path, caplog, co
     assert end.value.code == 1
     assert caplog.messages == [
         f"cannot speak TLS with {files[0]} and {files[1]} ({reason}); name other files"
+    ]
+
+
+def test_a_missing_folder_for_temporary_files_is_reported_in_one_sentence(monkeypatch, caplog):
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    with pytest.raises(SystemExit) as end:
+        _temporary_folder()
+    assert end.value.code == 1
+    assert caplog.messages == [
+        "cannot make a temporary folder (No such file or directory); set TMPDIR to a folder that "
+        "this user can write to, or mount such a folder at /tmp"
     ]
 
 

@@ -1,4 +1,4 @@
-"""Tests of the stages on full, read-only and separate disks."""
+"""Full, read-only and separate disks: what the stages and the copy of the artifact do."""
 
 import errno
 import os
@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pytest
 
+from service.recognition import pin
 from tests.conftest import ENVIRONMENT, Repository
 
 pytestmark = pytest.mark.slow
@@ -133,6 +134,20 @@ def test_data_can_be_on_another_disk(scratch):
         assert files(scratch) == before
     finally:
         subprocess.run(["umount", data], check=True)
+
+
+def test_a_full_disk_for_the_copy_of_the_artifact_is_reported(artifact, tmp_path):
+    mount("-t", "tmpfs", "-o", "size=16k", "tmpfs", tmp_path)
+    try:
+        with pytest.raises(pin.PinError) as refusal:
+            pin.copy(pin.read(artifact.path / "dvc.lock"), tmp_path / "copy")
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+    assert str(refusal.value) == (
+        f"{artifact.path}/data/model cannot be copied to {tmp_path} (No space left on device); "
+        "free some space there, or set TMPDIR to another folder"
+    )
 
 
 def test_concurrent_runs_of_a_stage_take_turns(scratch):

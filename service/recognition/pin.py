@@ -7,6 +7,7 @@ An attacker can make two directories with one MD5 (DVC issue 3069). Therefore `d
 manifest with the SHA-256 of each file, and the artifact must match both. Git tracks the manifest.
 """
 
+import errno
 import hashlib
 import json
 import shutil
@@ -179,14 +180,19 @@ def copy(pinned: Pin, target: Path) -> None:
         target: The directory to create.
 
     Raises:
-        PinError: The artifact is missing, or its bytes differ from the pinned ones. The target does
-            not exist then.
+        PinError: The artifact is missing, its bytes differ from the pinned ones, or the disk of the
+            target is full. The target does not exist then.
     """
     try:
         target.mkdir()
         md5s, sha256s = _read_files(pinned.folder, target)
     except OSError as error:
         shutil.rmtree(target, ignore_errors=True)
+        if error.errno == errno.ENOSPC:
+            raise PinError(
+                f"{pinned.folder} cannot be copied to {target.parent} ({error.strerror}); free "
+                "some space there, or set TMPDIR to another folder"
+            ) from error
         raise PinError(
             f"{pinned.folder} cannot be copied ({error.strerror}), expected the artifact "
             f"{pinned.version}; {REMEDY}"
