@@ -27,9 +27,10 @@ from typing import NoReturn
 import cv2
 import uvloop
 
-from service import environment, log, metrics, reload, supervisor
+from service import environment, feedback, log, metrics, reload, supervisor
 from service.api import auth
 from service.api.limits import Limits
+from service.feedback import Inbox
 from service.recognition import engines, pin
 from service.reload import Watcher
 
@@ -49,13 +50,14 @@ def main() -> None:
     try:
         token = auth.read(options.token_file) if options.token_file else None
         tls = _tls(options.tls_certificate, options.tls_key) if options.tls_key else None
+        inbox = _inbox(options) if options.feedback else None
         listeners = [] if options.check else _listen(options)
         try:
             with TemporaryDirectory(prefix="mnist-service-") as private:
-                sys.exit(_serve(options, token, tls, Path(private), listeners))
+                sys.exit(_serve(options, token, tls, inbox, Path(private), listeners))
         finally:
             _close(listeners)
-    except (pin.PinError, auth.TokenError) as error:
+    except (pin.PinError, auth.TokenError, feedback.FeedbackError) as error:
         _refuse(str(error))
 
 
@@ -140,6 +142,30 @@ def _options() -> argparse.Namespace:
         type=Path,
         help="file that contains a token; requests except health checks and pages must send it as "
         "`Authorization: Bearer`",
+    )
+    parser.add_argument(
+        "--feedback",
+        type=Path,
+        help="folder that collects corrections of answers (POST /feedback); needs --token-file, "
+        "unless the service listens on loopback or a Unix socket",
+    )
+    parser.add_argument(
+        "--feedback-max-files",
+        type=_number(1, 1_000_000),
+        default=10_000,
+        help="maximum number of corrections in the folder; further ones get 507",
+    )
+    parser.add_argument(
+        "--feedback-max-bytes",
+        type=_number(1024, 1 << 40),
+        default=1 << 28,
+        help="maximum size of all corrections in bytes; further ones get 507",
+    )
+    parser.add_argument(
+        "--feedback-per-minute",
+        type=_number(1, 1000),
+        default=60,
+        help="maximum number of corrections in a minute over all workers; further ones get 429",
     )
     parser.add_argument(
         "--watch",
@@ -242,6 +268,20 @@ def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
     _refuse(f"cannot speak TLS with {certificate} and {key} ({reason}); name other files")
 
 
+def _inbox(options: argparse.Namespace) -> Inbox:
+    if not (options.token_file or options.uds or feedback.is_loopback(options.host)):
+        raise feedback.FeedbackError(
+            f"--feedback lets everybody who reaches {options.host} write to this machine; require "
+            "a token with --token-file, or listen on --host 127.0.0.1"
+        )
+    return Inbox(
+        options.feedback,
+        options.feedback_max_files,
+        options.feedback_max_bytes,
+        options.feedback_per_minute,
+    )
+
+
 def _listen(options: argparse.Namespace) -> list[socket.socket]:
     """Return a listening socket for each worker."""
     try:
@@ -304,6 +344,7 @@ def _serve(
     options: argparse.Namespace,
     token: str | None,
     tls: ssl.SSLContext | None,
+    inbox: Inbox | None,
     private: Path,
     listeners: list[socket.socket],
 ) -> int:
@@ -346,7 +387,9 @@ def _serve(
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     signal_pipe = supervisor.signals()
     draining = supervisor.Flag()
-    work = partial(_work, options, token, tls, limits, private, os.getpid(), listeners, draining)
+    work = partial(
+        _work, options, token, tls, inbox, limits, private, os.getpid(), listeners, draining
+    )
     workers = supervisor.Workers(work, options.workers)
     watcher.start()
     try:
@@ -388,6 +431,7 @@ def _work(
     options: argparse.Namespace,
     token: str | None,
     tls: ssl.SSLContext | None,
+    inbox: Inbox | None,
     limits: Limits,
     private: Path,
     parent: int,
@@ -411,7 +455,7 @@ def _work(
     now = reload.available(reload.published(artifacts))
     model = Model(Path(now.folder), now.version, now.sha256, options.engine)
     scheduler = Scheduler(
-        model, artifacts, limits, token, options.log_format, options.cors_origin, draining
+        model, artifacts, limits, token, options.log_format, options.cors_origin, draining, inbox
     )
     cv2.setNumThreads(1)
     # `recognition.images` suppresses warnings with `catch_warnings`, which is not thread-safe, so
