@@ -27,6 +27,7 @@ from service.served_model import Model
 
 ADMITTED = "service.feedback.admitted"  # environ key: this attempt is counted
 FIELDS = ("image", "label", "answered", "version")
+MAX_PARTS = 10  # more than the fields, so that the error names an unknown or a second one
 LABEL = re.compile("[0-9]")
 VERSION = re.compile("[0-9a-f]{32}")
 # The values of the label `result` of the metric, by the status of the response; see `metrics`.
@@ -108,7 +109,7 @@ def _read_form() -> _Form:
         )
     boundary = request.mimetype_params.get("boundary", "")
     values: dict[str, bytes] = {}
-    for part, content in uploads.read_parts(request_body.read(), boundary, len(FIELDS)):
+    for part, content in uploads.read_parts(request_body.read(), boundary, MAX_PARTS):
         if part.name not in FIELDS:
             raise BadRequest(
                 f"The form has a field named {part.name}; its fields are {', '.join(FIELDS)}."

@@ -50,7 +50,7 @@ export default {
   // A correction of the answer.
   notRight: "Stimmt das nicht?",
   feedbackHint:
-    "Drücke auf die richtige Ziffer. Dann behält der Dienst dieses Bild, deine Ziffer, seine eigene Antwort und die Zeit, damit Menschen sie prüfen und damit ein besseres Modell trainieren können. Ohne deinen Druck behält er nichts.",
+    "Drücke auf die richtige Ziffer. Dann behält der Dienst dieses Bild, deine Ziffer, seine eigene Antwort, die Version des Modells und die Zeit, damit Menschen sie prüfen und ein besseres Modell trainieren können. Sonst behält er nichts.",
   itIs: (label, shown) => `Es ist ${named(label, shown)}`,
   kept: (label, shown) => `Danke. Der Dienst behält dieses Bild als ${named(label, shown)}.`,
   notCorrected: "Der Dienst hat das nicht behalten: Er würde jetzt anders antworten. Bitte neu zeichnen.",

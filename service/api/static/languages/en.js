@@ -50,7 +50,7 @@ export default {
   // A correction of the answer.
   notRight: "Not right?",
   feedbackHint:
-    "Press the right digit. The service then keeps this picture, your digit, its own answer and the time, so that people can review them and train a better model. It keeps nothing unless you press.",
+    "Press the right digit. The service then keeps this picture, your digit, its own answer, the version of the model and the time, so that people can review them and train a better model. It keeps nothing unless you press.",
   itIs: (label, shown) => `It is ${named(label, shown)}`,
   kept: (label, shown) => `Thank you. The service keeps this picture as ${named(label, shown)}.`,
   notCorrected: "The service did not keep this: it would now answer otherwise. Draw it again.",

@@ -50,7 +50,7 @@ export default {
   // A correction of the answer.
   notRight: "¿No es correcto?",
   feedbackHint:
-    "Pulsa la cifra correcta. El servicio guarda entonces esta imagen, tu cifra, su propia respuesta y la hora, para que unas personas las revisen y entrenen un modelo mejor. Si no pulsas, no guarda nada.",
+    "Pulsa la cifra correcta. El servicio guarda entonces esta imagen, tu cifra, su propia respuesta, la versión del modelo y la hora, para que unas personas las revisen y entrenen un modelo mejor. Si no pulsas, no guarda nada.",
   itIs: (label, shown) => `Es ${named(label, shown)}`,
   kept: (label, shown) => `Gracias. El servicio guarda esta imagen como ${named(label, shown)}.`,
   notCorrected: "El servicio no lo ha guardado: ahora respondería otra cosa. Dibuja de nuevo.",

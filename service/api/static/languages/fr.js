@@ -50,7 +50,7 @@ export default {
   // A correction of the answer.
   notRight: "Ce n’est pas ça ?",
   feedbackHint:
-    "Appuyez sur le bon chiffre. Le service garde alors cette image, votre chiffre, sa propre réponse et l’heure, pour que des personnes les vérifient et entraînent un meilleur modèle. Si vous n’appuyez pas, il ne garde rien.",
+    "Appuyez sur le bon chiffre. Le service garde alors cette image, votre chiffre, sa propre réponse, la version du modèle et l’heure, pour que des personnes les vérifient et entraînent un meilleur modèle. Si vous n’appuyez pas, il ne garde rien.",
   itIs: (label, shown) => `C’est ${named(label, shown)}`,
   kept: (label, shown) => `Merci. Le service garde cette image comme ${named(label, shown)}.`,
   notCorrected: "Le service n’a rien gardé : il répondrait autrement à présent. Dessinez à nouveau.",

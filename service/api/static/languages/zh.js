@@ -48,7 +48,7 @@ export default {
   // A correction of the answer.
   notRight: "不对吗？",
   feedbackHint:
-    "请按正确的数字。服务随后会保存这张图片、你选的数字、它自己的答案和时间，供人审核并训练更好的模型。你不按，它就什么都不保存。",
+    "请按正确的数字。服务随后会保存这张图片、你选的数字、它自己的答案、模型版本和时间，供人审核并训练更好的模型。你不按，它就什么都不保存。",
   itIs: (label, shown) => `这是 ${shown}`,
   kept: (label, shown) => `谢谢。服务已将这张图片保存为 ${shown}。`,
   notCorrected: "未保存：服务现在的答案已经不同，请重新书写。",
