@@ -18,17 +18,20 @@ import re
 import time
 from array import array
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 # How the files of each format begin that `recognition.images` decodes.
 EXTENSIONS = {b"\x89PNG": "png", b"\xff\xd8": "jpg", b"BM": "bmp", b"GIF8": "gif", b"RIFF": "webp"}
 PICTURE = re.compile(rf"[0-9a-f]{{64}}\.({'|'.join(EXTENSIONS.values())})")
 # Files of the service beside the folders of the labels.
-LOCK = ".lock"  # a worker that writes holds its lock
+LOCK = ".lock"  # a worker that writes holds its lock; it contains the usage of each folder
+USAGES = 10 * 3 * 8  # bytes of the usage of ten folders
 ATTEMPTS = ".attempts"  # the times of the latest attempts, as doubles
 NEW = ".new"  # what is being written
 MINUTE = 60  # seconds
@@ -69,6 +72,14 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+class _Usage(NamedTuple):
+    """What is in the folder of a label."""
+
+    changed: int = 0  # its modification time in nanoseconds, or 0 if it does not exist
+    corrections: int = 0
+    size: int = 0  # of all files, in bytes
 
 
 class Inbox:
@@ -148,14 +159,27 @@ class Inbox:
         extension = next(each for start, each in EXTENSIONS.items() if picture.startswith(start))
         now = datetime.now(UTC).isoformat(timespec="seconds")
         facts = json.dumps({"sha256": name, **vars(correction), "time": now}).encode()
-        with _full_disk_reported(), self._locked(LOCK):
-            earlier = [label for label in range(10) if self._facts(label, name).exists()]
+        files = (f"{name}.json", f"{name}.{extension}")
+        with _full_disk_reported(), self._locked(LOCK) as lock:
+            usages = self._read_usages(lock)
+            earlier = [label for label in range(10) if self._file(label, files[0]).exists()]
             if not earlier:
-                self._check_room(len(picture) + len(facts))
-            self._write(correction.label, name, extension, picture, facts)
-            for label in earlier:
-                if label != correction.label:
-                    self._remove(label, name)
+                self._check_room(usages, len(picture) + len(facts))
+            before = {label: self._total(label, files) for label in {correction.label, *earlier}}
+            try:
+                self._write(correction.label, files, picture, facts)
+                for label in earlier:
+                    if label != correction.label:
+                        self._remove(label, files)
+            finally:
+                for label, old in before.items():
+                    new = self._total(label, files)
+                    usages[label] = _Usage(
+                        self._changed(label),
+                        usages[label].corrections + new[0] - old[0],
+                        usages[label].size + new[1] - old[1],
+                    )
+                self._write_usages(lock, usages)
         return name
 
     @contextmanager
@@ -168,46 +192,63 @@ class Inbox:
         finally:
             os.close(file)
 
-    def _facts(self, label: int, name: str) -> Path:
-        return self._folder / str(label) / f"{name}.json"
+    def _file(self, label: int, name: str) -> Path:
+        return self._folder / str(label) / name
 
-    def _files(self) -> Iterator[os.DirEntry[str]]:
-        for label in range(10):
-            if (self._folder / str(label)).is_dir():
-                with os.scandir(self._folder / str(label)) as entries:
-                    yield from entries
+    def _entries(self, label: int) -> Iterator[os.DirEntry[str]]:
+        with suppress(FileNotFoundError), os.scandir(self._folder / str(label)) as entries:
+            yield from entries
 
-    def _check_room(self, size: int) -> None:
-        count = 0
-        for file in self._files():
-            count += file.name.endswith(".json")
-            size += file.stat().st_size
-        if count >= self._max_files:
+    def _changed(self, label: int) -> int:
+        try:
+            return (self._folder / str(label)).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    def _read_usages(self, lock: int) -> list[_Usage]:
+        """Return the usage of the ten folders. Only those are counted that others have changed."""
+        known = os.pread(lock, USAGES, 0)
+        numbers = array("q", known if len(known) == USAGES else bytes(USAGES))
+        usages = [_Usage(*numbers[3 * label :][:3]) for label in range(10)]
+        for label, usage in enumerate(usages):
+            if (changed := self._changed(label)) != usage.changed:
+                usages[label] = _Usage(changed, *_total(self._entries(label)))
+        return usages
+
+    def _total(self, label: int, names: tuple[str, str]) -> tuple[int, int]:
+        return _total(self._file(label, name) for name in names)
+
+    def _write_usages(self, lock: int, usages: list[_Usage]) -> None:
+        # If the disk is full, the next worker counts the files.
+        with suppress(OSError):
+            os.pwrite(lock, array("q", chain(*usages)).tobytes(), 0)
+
+    def _check_room(self, usages: list[_Usage], size: int) -> None:
+        if sum(usage.corrections for usage in usages) >= self._max_files:
             raise FullError(
                 f"The service keeps at most {self._max_files:,} corrections; somebody has to "
                 "review them first."
             )
-        if size > self._max_bytes:
+        if sum(usage.size for usage in usages) + size > self._max_bytes:
             raise FullError(
                 f"The corrections may take {self._max_bytes:,} bytes; somebody has to review "
                 "them first."
             )
 
-    def _write(self, label: int, name: str, extension: str, picture: bytes, facts: bytes) -> None:
-        folder = self._folder / str(label)
-        file = folder / f"{name}.{extension}"
-        folder.mkdir(exist_ok=True)
+    def _write(self, label: int, names: tuple[str, str], picture: bytes, facts: bytes) -> None:
+        facts_file, file = (self._file(label, name) for name in names)
+        file.parent.mkdir(exist_ok=True)
         is_new = not file.exists()
         try:
             if is_new:
                 self._write_whole(file, picture)
-            self._write_whole(self._facts(label, name), facts)
+            self._write_whole(facts_file, facts)
         except OSError:
             (self._folder / NEW).unlink(missing_ok=True)
             if is_new:
                 file.unlink(missing_ok=True)
             raise
-        _sync(folder)
+        _sync(file.parent)
 
     def _write_whole(self, file: Path, content: bytes) -> None:
         new = self._folder / NEW
@@ -217,29 +258,38 @@ class Inbox:
             os.fsync(stream.fileno())
         new.replace(file)
 
-    def _remove(self, label: int, name: str) -> None:
-        facts = self._facts(label, name)
-        facts.unlink(missing_ok=True)
-        for picture in facts.parent.glob(f"{name}.*"):
-            picture.unlink(missing_ok=True)
+    def _remove(self, label: int, names: tuple[str, str]) -> None:
+        for name in names:
+            self._file(label, name).unlink(missing_ok=True)
 
     def _clean_up(self) -> None:
         """Remove pictures without facts, and all but the latest of several corrections of one."""
         labels = defaultdict(list)
-        for file in list(self._files()):
-            name, _, _ = file.name.partition(".")
-            label = int(Path(file.path).parent.name)
-            if PICTURE.fullmatch(file.name):
-                labels[name].append(label)
-        for name, found in labels.items():
-            kept = [label for label in found if self._facts(label, name).exists()]
-            last = max(kept, default=None, key=lambda label: self._time(label, name))
+        for label in range(10):
+            for file in self._entries(label):
+                if PICTURE.fullmatch(file.name):
+                    labels[file.name].append(label)
+        for picture, found in labels.items():
+            facts = f"{picture.partition('.')[0]}.json"
+            times = {
+                label: self._file(label, facts).stat().st_mtime_ns
+                for label in found
+                if self._file(label, facts).exists()
+            }
+            last = max(times, default=None, key=times.__getitem__)
             for label in found:
                 if label != last:
-                    self._remove(label, name)
+                    self._remove(label, (facts, picture))
 
-    def _time(self, label: int, name: str) -> int:
-        return self._facts(label, name).stat().st_mtime_ns
+
+def _total(files: Iterable["os.DirEntry[str] | Path"]) -> tuple[int, int]:
+    """Return how many corrections files are, and their size in bytes."""
+    corrections = size = 0
+    for file in files:
+        with suppress(FileNotFoundError):  # a person reviews them meanwhile
+            size += file.stat().st_size
+            corrections += file.name.endswith(".json")
+    return corrections, size
 
 
 @contextmanager

@@ -105,6 +105,24 @@ def test_the_number_and_the_bytes_are_limited_but_a_label_may_still_change(tmp_p
     small.keep(PNG + b"2", SEVEN)
 
 
+def test_the_limits_count_what_workers_replace_and_others_remove(tmp_path):
+    workers = [Inbox(tmp_path, max_files=3) for _ in range(2)]
+    for number in range(12):
+        label = Correction(number % 10, 1, 0.61, "0" * 32)
+        workers[number % 2].keep(PNG + bytes([number % 3]), label)
+    assert len(corrections(tmp_path)) == 6
+    for worker in workers:
+        with pytest.raises(FullError):
+            worker.keep(PNG, SEVEN)
+    reviewed = next(tmp_path.glob("*/*.json"))
+    for file in reviewed.parent.glob(f"{reviewed.stem}.*"):
+        file.unlink()
+    os.utime(reviewed.parent, (1, 1))  # as if that was later than the last correction
+    workers[0].keep(PNG, SEVEN)
+    with pytest.raises(FullError):
+        workers[1].keep(PNG + b"4", SEVEN)
+
+
 def test_so_many_attempts_a_minute_are_admitted(tmp_path):
     """Also after a restart, and if the clock was set back."""
     for _ in range(2):
@@ -191,7 +209,7 @@ def test_a_full_disk_keeps_no_half_of_a_correction_and_recognition_goes_on(
 def test_an_error_of_the_disk_is_no_full_disk(tmp_path):
     inbox = Inbox(tmp_path)
     (tmp_path / "7").touch()
-    with pytest.raises(OSError, match=os.strerror(errno.EEXIST)):
+    with pytest.raises(OSError, match=os.strerror(errno.ENOTDIR)):
         inbox.keep(PNG, SEVEN)
 
 

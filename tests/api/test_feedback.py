@@ -7,8 +7,13 @@ import shutil
 import pytest
 from PIL import Image
 
+from service.api import app
+from service.api.limits import Limits
 from service.feedback import Inbox
-from tests.conftest import in_process
+from service.recognition import pin
+from service.reload import ModelStatus
+from service.served_model import Model
+from tests.conftest import Client, InProcess, in_process
 
 PICTURE = 104
 
@@ -141,6 +146,26 @@ def test_an_answer_that_the_version_does_not_give_is_refused(client, artifact, f
             f"The answer for this picture is {label}, not {other}; send"
         )
     assert list(folder.glob("*/*")) == []
+
+
+def test_an_answer_of_the_version_before_is_corrected_by_what_the_service_says_now(
+    artifact, tmp_path, picture
+):
+    model = Model(artifact.path / pin.ARTIFACT, artifact.version, artifact.sha256, "litert")
+    application = app.create(model, Limits(), inbox=Inbox(tmp_path))
+    client = Client("http://localhost", InProcess(application))
+    before, refused = "0" * 32, "1" * 32
+    model.statuses = [
+        ModelStatus(before, "END"),
+        ModelStatus(refused, "END", "cannot be loaded"),
+        *model.statuses,
+    ]
+    for answered in "01":  # one of them is another answer than now
+        answer = send(client, picture, label="7", answered=answered, version=before)
+        assert answer.status_code == 200
+        facts = json.loads((tmp_path / f"7/{answer.json()['sha256']}.json").read_text())
+        assert facts["version"] == artifact.version
+    assert send(client, picture, label="7", version=refused).status_code == 422
 
 
 NO_PICTURES = {
