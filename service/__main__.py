@@ -27,9 +27,10 @@ from typing import NoReturn
 import cv2
 import uvloop
 
-from service import log, metrics, reload, supervisor
+from service import feedback, log, metrics, reload, supervisor
 from service.api import auth
 from service.api.limits import Limits
+from service.feedback import Inbox
 from service.options import parse_options
 from service.recognition import pin
 from service.reload import Watcher
@@ -50,13 +51,14 @@ def main() -> None:
     try:
         token = auth.read(options.token_file) if options.token_file else None
         tls = _tls(options.tls_certificate, options.tls_key) if options.tls_key else None
+        inbox = _inbox(options) if options.feedback else None
         listeners = [] if options.check else _listen(options)
         try:
             with _temporary_folder() as private:
-                sys.exit(_serve(options, token, tls, Path(private), listeners))
+                sys.exit(_serve(options, token, tls, inbox, Path(private), listeners))
         finally:
             _close(listeners)
-    except (pin.PinError, auth.TokenError) as error:
+    except (pin.PinError, auth.TokenError, feedback.FeedbackError) as error:
         _refuse(str(error))
 
 
@@ -87,6 +89,20 @@ def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
     else:
         return context
     _refuse(f"cannot speak TLS with {certificate} and {key} ({reason}); name other files")
+
+
+def _inbox(options: argparse.Namespace) -> Inbox:
+    if not (options.token_file or options.uds or feedback.is_loopback(options.host)):
+        raise feedback.FeedbackError(
+            f"--feedback lets everybody who reaches {options.host} write to this machine; require "
+            "a token with --token-file, or listen on --host 127.0.0.1"
+        )
+    return Inbox(
+        options.feedback,
+        options.feedback_max_files,
+        options.feedback_max_bytes,
+        options.feedback_per_minute,
+    )
 
 
 def _listen(options: argparse.Namespace) -> list[socket.socket]:
@@ -165,6 +181,7 @@ def _serve(
     options: argparse.Namespace,
     token: str | None,
     tls: ssl.SSLContext | None,
+    inbox: Inbox | None,
     private: Path,
     listeners: list[socket.socket],
 ) -> int:
@@ -207,7 +224,9 @@ def _serve(
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     signal_pipe = supervisor.signals()
     draining = supervisor.Flag()
-    work = partial(_work, options, token, tls, limits, private, os.getpid(), listeners, draining)
+    work = partial(
+        _work, options, token, tls, inbox, limits, private, os.getpid(), listeners, draining
+    )
     workers = supervisor.Workers(work, options.workers)
     watcher.start()
     try:
@@ -249,6 +268,7 @@ def _work(
     options: argparse.Namespace,
     token: str | None,
     tls: ssl.SSLContext | None,
+    inbox: Inbox | None,
     limits: Limits,
     private: Path,
     parent: int,
@@ -272,7 +292,7 @@ def _work(
     now = reload.available(reload.published(artifacts))
     model = Model(Path(now.folder), now.version, now.sha256, options.engine)
     scheduler = Scheduler(
-        model, artifacts, limits, token, options.log_format, options.cors_origin, draining
+        model, artifacts, limits, token, options.log_format, options.cors_origin, draining, inbox
     )
     cv2.setNumThreads(1)
     # `recognition.images` suppresses warnings with `catch_warnings`, which is not thread-safe, so

@@ -39,6 +39,7 @@ METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 # Prometheus does not count the increase with which a new series begins. Therefore these requests
 # (method, route and status) have a series from the start.
 EXPECTED = [("POST", "/recognize", status) for status in (200, 500, 503)]
+FEEDBACK = ("kept", "refused", "too_many", "full", "failed")  # what became of a correction
 VERSIONS = 2  # versions of the model whose series are kept
 OF_A_VERSION = re.compile(r".+_([0-9a-f]{32})_(\d+)\.db")  # a file with the series of one version
 
@@ -50,7 +51,7 @@ class Metrics:
         self._creation = Lock()
         self.versions: dict[str, Version] = {}  # the one in service is the last
         self._removed: list[Version] = []  # by the last call of `serve`
-        values.ValueClass = _values(str(os.getpid()))
+        self._values = values.ValueClass = _values(str(os.getpid()))
         self.requests = Counter(
             "mnist_requests_total",
             "Requests answered.",
@@ -91,6 +92,12 @@ class Metrics:
             "mnist_model_refused",
             "1 while the service keeps an older artifact because it cannot serve the pinned one.",
             multiprocess_mode="livemax",
+        )
+        self._feedback = Counter(
+            "mnist_feedback_total",
+            "Corrections received with --feedback: kept, refused (invalid), too_many (in a "
+            "minute), full (a limit is reached or the disk is full), or failed.",
+            ["result"],
         )
         # `drift.Drift` shows the drift instead of these two.
         bins = ["version", "feature", "bin"]
@@ -140,6 +147,10 @@ class Metrics:
         for version in self.versions.values():
             if version.window:
                 version.window.publish()
+
+    def feedback(self) -> dict[str, Counter]:
+        """Return the counter of the corrections of each result."""
+        return {result: self.create(self._values, self._feedback, result) for result in FEEDBACK}
 
     def create(self, kind: Any, metric: Any, *labels: object) -> Any:
         """Return a series of a metric, whose value is of this kind."""

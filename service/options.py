@@ -29,6 +29,7 @@ def parse_options() -> argparse.Namespace:
     _add_address(parser)
     _add_process(parser)
     _add_requests(parser)
+    _add_feedback(parser)
     _add_model(parser)
     options = environment.parse(parser, REPLACED)
     if (options.tls_certificate is None) != (options.tls_key is None):
@@ -127,6 +128,34 @@ def _add_requests(parser: argparse.ArgumentParser) -> None:
         type=_number(28 * 28, 80_000_000),
         default=Limits.pixels,
         help="maximum number of pixels in a picture",
+    )
+
+
+def _add_feedback(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("which corrections it collects")
+    group.add_argument(
+        "--feedback",
+        type=Path,
+        help="folder that collects corrections of answers (POST /feedback); needs --token-file, "
+        "unless the service listens on loopback or a Unix socket",
+    )
+    group.add_argument(
+        "--feedback-max-files",
+        type=_number(1, 1_000_000),
+        default=10_000,
+        help="maximum number of corrections in the folder; further ones get 507",
+    )
+    group.add_argument(
+        "--feedback-max-bytes",
+        type=_number(1024, 1 << 40),
+        default=1 << 28,
+        help="maximum size of all corrections in bytes; further ones get 507",
+    )
+    group.add_argument(
+        "--feedback-per-minute",
+        type=_number(1, 1000),
+        default=60,
+        help="maximum number of corrections in a minute over all workers; further ones get 429",
     )
 
 

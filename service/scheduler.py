@@ -34,6 +34,7 @@ from service.api.limits import (
     out_of_time,
 )
 from service.api.responses import TYPE, dumps
+from service.feedback import Inbox
 from service.served_model import Model
 from service.supervisor import Flag
 
@@ -67,6 +68,7 @@ class Scheduler:
         log_format: str,
         cors_origin: str | None = None,
         draining: Flag | None = None,
+        inbox: Inbox | None = None,
     ) -> None:
         """Create the application.
 
@@ -78,11 +80,12 @@ class Scheduler:
             log_format: The format of the access log, `text` or `json`.
             cors_origin: The origin whose pages may send requests; see `app.create`.
             draining: The flag that the main process sets when the service is about to stop.
+            inbox: The folder that keeps corrections, or None.
         """
         self.limits = limits
         self.draining = draining or Flag()
         self._application = app.create(
-            model, limits, token, log_format, cors_origin, self.draining.is_on
+            model, limits, token, log_format, cors_origin, self.draining.is_on, inbox
         )
         self._model = model
         self._private = private

@@ -314,7 +314,7 @@ def long_requests_rule() -> None:
         f"A request is long if its body has more than {limits.SHORT_BODY // 1024} KiB, if it has",
         f"more than {limits.SHORT_PICTURES} pictures or more than {limits.SHORT_PIXELS:,} pixels,",
         "or if it asks for several digits per picture, or with `why=true` for where the network",
-        "looked.",
+        "looked. A correction is long, too.",
     )
 
 

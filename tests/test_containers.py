@@ -105,6 +105,15 @@ def test_all_run_as_the_user_of_the_image_with_a_read_only_root_and_a_tmp():
     assert SERVICE["security_opt"] == ["no-new-privileges:true"]
 
 
+def test_a_volume_is_where_the_user_of_the_image_may_keep_corrections():
+    [user] = re.findall(r"(?m)^USER (.*):", DOCKERFILE)
+    folder = "/var/lib/mnist"
+    assert f"--owner={user} --group={user} --mode=700 {folder}\n" in DOCKERFILE
+    assert SERVICE["volumes"] == [f"corrections:{folder}"]
+    for file in (DOCKERFILE, COMPOSE.read_text(), KUBERNETES.read_text()):
+        assert f"{folder}/feedback" in file
+
+
 def test_both_limit_the_service_alike():
     limits = CONTAINER["resources"]["limits"]
     # Both are powers of 1024. Kubernetes writes them with an i, and Compose in lower case.

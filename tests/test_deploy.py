@@ -112,14 +112,34 @@ def sandboxed(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(wrapper))
 
 
-def test_the_service_writes_only_to_its_temporary_folder(
-    sandboxed, repository, png_files, predictions
+def test_the_unit_lets_the_service_write_where_it_keeps_corrections(monkeypatch):
+    text = UNIT.read_text()
+    [folder] = re.findall(r"(?m)^StateDirectory=(.*)$", text)
+    [option] = re.findall(r"`(--feedback .*)`", text)
+    unit = dict(re.findall(r"(?m)^(\w+)=(.*)$", text))
+    _, _, _, *arguments = shlex.split(f"{unit['ExecStart']} {option}")
+    monkeypatch.setattr(sys, "argv", ["service", *arguments])
+    options = _options()
+    assert options.feedback.parent == Path("%S") / folder  # %S is /var/lib
+    assert options.token_file
+
+
+def test_the_service_writes_only_to_its_temporary_folder_and_that_of_the_corrections(
+    sandboxed, repository, png_files, predictions, tmp_path
 ):
-    with running_server(repository.path, "--workers=2") as server:
+    inbox = tmp_path / "writable/inbox"
+    with running_server(repository.path, "--workers=2", f"--feedback={inbox}") as server:
         for file, label in zip(png_files[:20], predictions, strict=False):
             answer = requests.post(
                 f"{server.url}/recognize", files={"image": file.read_bytes()}, timeout=60
             )
             assert (answer.status_code, answer.json()["labels"]) == (200, [label])
+        answer = requests.post(
+            f"{server.url}/feedback",
+            {"label": "7"},
+            files={"image": ("0.png", png_files[0].read_bytes())},
+            timeout=60,
+        )
+        assert answer.status_code == 200
         assert requests.get(f"{server.url}/metrics", timeout=60).status_code == 200
     assert server.process.returncode == 0

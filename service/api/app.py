@@ -12,6 +12,7 @@ from service.api import (
     auth,
     cors,
     errors,
+    feedback,
     health,
     model_page,
     open_inference,
@@ -22,6 +23,7 @@ from service.api import (
 from service.api import metrics as metrics_route
 from service.api.fast_path import with_fast_path
 from service.api.limits import CONFIG, REFUSAL, Limits
+from service.feedback import Inbox
 from service.served_model import ARTIFACT, Model
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def create(
     log_format: str = "text",
     cors_origin: str | None = None,
     is_draining: Callable[[], bool] = lambda: False,
+    inbox: Inbox | None = None,
 ) -> Flask:
     """Create the application that serves a model.
 
@@ -54,6 +57,7 @@ def create(
         log_format: The format of the access log, one of `log.FORMATS`.
         cors_origin: The origin whose pages may send requests, `*` for all origins, or None.
         is_draining: A function that returns whether the service is about to stop.
+        inbox: The folder that keeps corrections, or None if the service does not collect any.
 
     Returns:
         The application. A WSGI server can call it directly.
@@ -65,11 +69,13 @@ def create(
     health.init_app(app, is_draining)
     metrics_route.init_app(app)
     api_docs.init_app(app)
-    ui.init_app(app)
+    ui.init_app(app, collects=inbox is not None)
     model_page.init_app(app)
     recognize.init_app(app, model)
     tensorflow_serving.init_app(app, model)
     open_inference.init_app(app, model)
+    if inbox:
+        feedback.init_app(app, model, inbox, cors_origin)
 
     # One hook instead of several, and no `request` proxy: both cost time on every request.
     @app.before_request

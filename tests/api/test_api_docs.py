@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -15,8 +16,12 @@ from playwright.sync_api import Page, expect, sync_playwright
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 import service
-from service.api import api_docs
-from tests.conftest import PROJECT, client_of_server, program
+from service.api import api_docs, app
+from service.api.limits import Limits
+from service.feedback import Inbox
+from service.recognition import pin
+from service.served_model import Model
+from tests.conftest import PROJECT, client_of_server, in_process, program
 
 TOKEN = "x" * 64
 
@@ -41,17 +46,33 @@ for kind in ("png", "jpeg", "bmp", "gif", "webp"):
 openapi = schemathesis.openapi.from_path(api_docs.FILE)
 
 
+@pytest.fixture(scope="module")
+def session(artifact, tmp_path_factory):
+    """A session that sends requests to an application that collects corrections."""
+    inbox = Inbox(tmp_path_factory.mktemp("inbox"), per_minute=1000)
+    collecting = in_process(artifact, inbox=inbox)
+    with requests.Session() as opened:
+        opened.mount(collecting.url, collecting.adapter)
+        yield opened
+
+
 @openapi.parametrize()
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
-def test_every_route_behaves_as_described(case, server):
-    response = case.call(base_url=server.url)
+def test_every_route_behaves_as_described(case, server, session):
+    if case.path == "/feedback":
+        response = case.call(base_url="http://localhost", session=session)
+    else:
+        response = case.call(base_url=server.url)
     # Whether the model is certain enough of a valid picture depends on the picture.
     is_doubtful = response.status_code == 422 and "no label reaches the required" in response.text
     assert not is_doubtful or {"min_confidence", "digits"} & case.query.keys()
     # The description cannot express that `why` allows one picture and not several.
     is_refused = response.status_code == 400 and "The parameter why allows" in response.text
     assert not is_refused or "why" in case.query
-    excluded = [positive_data_acceptance] if is_doubtful or is_refused else []
+    # Nor that the correction is about an answer of this service.
+    is_unknown = response.status_code == 422 and "then correct that answer" in response.text
+    is_accepted = not (is_doubtful or is_refused or is_unknown)
+    excluded = [] if is_accepted else [positive_data_acceptance]
     case.validate_response(response, excluded_checks=excluded)
 
 
@@ -66,11 +87,12 @@ def test_the_service_serves_the_file_of_the_repository(client):
     assert answer.content == api_docs.FILE.read_bytes()
 
 
-def test_every_route_is_described(artifact):
+def test_every_route_is_described(artifact, tmp_path):
     """The description omits the pages and the unsupported routes of TensorFlow Serving."""
     described = json.loads(api_docs.FILE.read_text())
     assert described["info"]["version"] == service.__version__
-    application = service.create_app(artifact.path / "dvc.lock")
+    model = Model(artifact.path / pin.ARTIFACT, artifact.version, artifact.sha256, "litert")
+    application = app.create(model, Limits(), inbox=Inbox(tmp_path))
     routes = {
         re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", each.rule)
         for each in application.url_map.iter_rules()

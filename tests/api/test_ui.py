@@ -1,12 +1,15 @@
 """The page at `GET /`: its answers, pictures and keys, and what it loads."""
 
+import hashlib
+import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import expect
+from playwright.sync_api import Page, Route, expect
 
 from service.api import ui
 from tests.api.pad import (
@@ -24,6 +27,7 @@ from tests.api.pad import (
     requests_of,
     transfer,
 )
+from tests.conftest import client_of_server
 
 
 def test_the_result_changes_during_a_stroke_and_its_probabilities_add_up(page):
@@ -416,3 +420,127 @@ def test_an_invalid_file_is_refused_in_one_sentence_and_the_drawing_stays(
     expect(notice).to_be_hidden()
     assert all(REJECTED in error for error in browser_errors)
     browser_errors.clear()
+
+
+TOKEN = "x" * 64
+
+
+@pytest.fixture(scope="module")
+def collecting(artifact, tmp_path_factory):
+    """Yield the URL of a service that collects corrections and requires a token, and its folder."""
+    folder = tmp_path_factory.mktemp("collecting")
+    (folder / "token").write_text(TOKEN)
+    options = [f"--token-file={folder / 'token'}", f"--feedback={folder / 'inbox'}"]
+    with client_of_server(artifact, *options) as client:
+        yield client.url, folder / "inbox"
+
+
+def corrections(inbox: Path) -> dict[str, dict[str, Any]]:
+    """Return the facts of each correction by the SHA-256 of its picture."""
+    return {file.stem: json.loads(file.read_text()) for file in inbox.glob("*/*.json")}
+
+
+def failure(status: int | None) -> Callable[[Route], None]:
+    """Return a handler that answers a request with a status, or ends it without an answer."""
+    return lambda route: route.fulfill(status=status) if status else route.abort()
+
+
+def enter_token(page: Page) -> None:
+    page.get_by_label("Token", exact=True).fill(TOKEN)
+    page.keyboard.press("Enter")
+
+
+def test_one_press_sends_the_drawing_that_was_recognized_and_the_right_digit(
+    blank, collecting, artifact, browser_errors
+):
+    url, inbox = collecting
+    blank.add_init_script(
+        """const { send } = XMLHttpRequest.prototype;
+        XMLHttpRequest.prototype.send = function (form) {
+            window.sent = form.get("image");
+            send.call(this, form);
+        };"""
+    )
+    blank.goto(url)
+    offer = blank.get_by_role("region", name="Not right?")
+    draw_at_once(blank, DIGITS[1])
+    enter_token(blank)
+    group = offer.get_by_role("group", name="Not right?")
+    expect(group).to_have_accessible_description(re.compile("It keeps nothing unless you press"))
+    buttons = group.get_by_role("button").all()
+    for digit, button in enumerate(buttons):
+        expect(button).to_have_accessible_name(f"It is {'an' if digit == 8 else 'a'} {digit}")
+    assert corrections(inbox) == {}
+
+    # With the keyboard. The later label replaces the earlier one.
+    blank.get_by_role("button", name="Why?").focus()
+    for label, button in enumerate(buttons[:2]):
+        blank.keyboard.press("Tab")
+        expect(button).to_be_focused()
+        blank.keyboard.press("Enter")
+        expect(button).to_have_attribute("aria-pressed", "true")
+        thanks = f"Thank you. The service keeps this picture as a {label}."
+        expect(offer.locator("[aria-live=polite]")).to_have_text(thanks)
+        expect(offer.get_by_role("button", pressed=True)).to_have_count(1)
+        expect(button).to_be_focused()
+    [(sha256, facts)] = corrections(inbox).items()
+    shown = int(blank.locator("tr.best th").inner_text())
+    assert (facts["label"], facts["answered"]) == (1, shown)
+    assert facts["version"] == artifact.version
+    sent = blank.evaluate("sent.arrayBuffer().then((bytes) => [...new Uint8Array(bytes)])")
+    assert (inbox / f"1/{sha256}.png").read_bytes() == bytes(sent)
+
+    # Neither a number nor a test image can be corrected.
+    draw_at_once(blank, number("10"))
+    expect(offer).to_be_hidden()
+    blank.locator("#samples label").nth(4).click()
+    expect(blank.get_by_role("img", name="4-4.png")).to_be_visible()
+    expect(blank.locator("#answer")).to_have_attribute("aria-busy", "false")
+    expect(offer).to_be_hidden()
+    assert all(REJECTED in error for error in browser_errors)
+    browser_errors.clear()
+
+
+def test_an_uploaded_picture_is_kept_as_it_is_and_failures_are_sentences(
+    blank, collecting, browser_errors
+):
+    url, inbox = collecting
+    blank.add_init_script(f"sessionStorage.setItem('token', '{TOKEN}')")
+    blank.goto(url)
+    offer = blank.get_by_role("region", name="Not right?")
+    seven, eight = (offer.get_by_role("button", name=f" {digit}") for digit in (7, 8))
+    blank.locator("#file").set_input_files(SAMPLES[5])
+    blank.route("**/feedback", lambda route: route.fulfill(status=401), times=1)
+    seven.click()
+    enter_token(blank)
+    expect(seven).to_have_attribute("aria-pressed", "true")
+    sha256 = hashlib.sha256(SAMPLES[5].read_bytes()).hexdigest()
+    assert corrections(inbox)[sha256]["label"] == 7
+    message = offer.locator("[aria-live=polite]")
+    for status, words in [
+        (507, "The service did not keep this: it has no room for more corrections."),
+        (429, "The service did not keep this: too many corrections came in the last minute."),
+        (422, "The service did not keep this: it would now answer otherwise. Draw it again."),
+        (500, "The service did not keep this because of an error."),
+        (None, "The service did not answer. Press again to try again."),
+    ]:
+        blank.route("**/feedback", failure(status), times=1)
+        eight.click()
+        expect(message).to_have_text(words)
+        expect(seven).to_have_attribute("aria-pressed", "true")  # what is kept
+    eight.click()
+    expect(eight).to_have_attribute("aria-pressed", "true")
+    assert corrections(inbox)[sha256]["label"] == 8
+    for width in (1280, 360):
+        blank.set_viewport_size({"width": width, "height": 700})
+        assert blank.evaluate("document.documentElement.scrollWidth") == width
+        assert min(seven.bounding_box()[side] for side in ("width", "height")) >= 44
+    assert all(REJECTED in error for error in browser_errors)
+    browser_errors.clear()
+
+
+def test_a_service_without_feedback_offers_no_correction(page):
+    draw_at_once(page, DIGITS[1])
+    expect(page.get_by_role("status")).to_have_text(ANSWER)
+    expect(page.locator("#feedback")).to_be_hidden()
+    expect(page.locator("#feedback button")).to_have_count(0)

@@ -1,5 +1,6 @@
 // The page: what the buttons, the keys, the files and the link do.
 
+import * as feedback from "./feedback.js";
 import * as history from "./history.js";
 import * as pad from "./pad.js";
 import * as pictures from "./pictures.js";
@@ -100,12 +101,16 @@ translate();
 pad.start(changed);
 pictures.start({ use, refuse });
 share.start();
+feedback.start();
 why.start(() => refuse("noReason"));
 requests.start({
   show(view) {
     const isFinal = !pad.isDrawing() && view.kind !== "waiting" && view.kind !== "progress";
     show(view, isFinal);
-    if (view.kind !== "progress") why.offer(view.kind === "result" && Boolean(history.current().result));
+    if (view.kind === "progress") return;
+    const isAnswered = view.kind === "result" && Boolean(history.current().result);
+    why.offer(isAnswered);
+    feedback.offer(isAnswered, !isFinal);
   },
   // The service cannot use a picture, so what was there before comes back.
   reject(status) {

@@ -25,7 +25,7 @@ export function urlOf(many, extra = {}) {
   return new URL(`recognize?${query}`, document.baseURI.split("#")[0]).href;
 }
 
-// Sends a picture, and returns {labels, probabilities, preprocessed, boxes, why}.
+// Sends a picture, and returns {version, labels, probabilities, preprocessed, boxes, why}.
 // XMLHttpRequest reports the progress of an upload, which fetch does not.
 export function recognize({ blob, name, many }, { signal, progress = () => {}, extra = {} }) {
   const request = new XMLHttpRequest();
@@ -41,13 +41,27 @@ export function recognize({ blob, name, many }, { signal, progress = () => {}, e
     request.addEventListener("error", () => reject(new ServiceError("gone")));
     request.addEventListener("load", () => {
       const { status, response } = request;
-      noteVersion(request.getResponseHeader("X-Model-Version"));
+      const version = request.getResponseHeader("X-Model-Version");
+      noteVersion(version);
       if (status === 401) forgetToken();
-      if (status === 200 && response?.labels) resolve(response);
+      if (status === 200 && response?.labels) resolve({ ...response, version });
       else reject(new ServiceError(KINDS[status] ?? "failed", status));
     });
     request.send(form);
   });
+}
+
+// Sends the right label of a picture, with the answer of `recognize`.
+export async function correct({ picture: { blob, name }, labels, version }, label, signal) {
+  const form = new FormData();
+  form.append("image", blob, name);
+  for (const [key, value] of Object.entries({ label, answered: labels[0], version })) form.append(key, value);
+  const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
+  const { ok, status } = await fetch("feedback", { method: "POST", body: form, headers, signal }).catch(() => {
+    throw new ServiceError("gone");
+  });
+  if (status === 401) forgetToken();
+  if (!ok) throw new ServiceError(KINDS[status] ?? "failed", status);
 }
 
 // Returns whether the service is "well", "hung" (connected, but mute) or "gone".

@@ -47,6 +47,17 @@ export default {
   notDigit: "Wahrscheinlich keine Ziffer",
   notNumber: "Wahrscheinlich keine Zahl",
   partly: (shown) => `Sieht aus wie ${shown}; „?“ ist wahrscheinlich keine Ziffer`,
+  // A correction of the answer.
+  notRight: "Stimmt das nicht?",
+  feedbackHint:
+    "Drücke auf die richtige Ziffer. Dann behält der Dienst dieses Bild, deine Ziffer, seine eigene Antwort, die Version des Modells und die Zeit, damit Menschen sie prüfen und ein besseres Modell trainieren können. Sonst behält er nichts.",
+  itIs: (label, shown) => `Es ist ${named(label, shown)}`,
+  kept: (label, shown) => `Danke. Der Dienst behält dieses Bild als ${named(label, shown)}.`,
+  notCorrected: "Der Dienst hat das nicht behalten: Er würde jetzt anders antworten. Bitte neu zeichnen.",
+  tooManyCorrections: "Der Dienst hat das nicht behalten: In der letzten Minute kamen zu viele Korrekturen.",
+  fullOfCorrections: "Der Dienst hat das nicht behalten: Er hat keinen Platz für weitere Korrekturen.",
+  goneCorrection: "Der Dienst hat nicht geantwortet. Drücke noch einmal.",
+  failedCorrection: "Der Dienst hat das wegen eines Fehlers nicht behalten.",
   // The state of the service.
   recognizing: "Wird erkannt …",
   slow: "Der Dienst ist langsam. Bitte noch etwas Geduld …",

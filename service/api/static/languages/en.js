@@ -47,6 +47,17 @@ export default {
   notDigit: "Probably not a digit",
   notNumber: "Probably not a number",
   partly: (shown) => `Looks like ${shown}, where “?” is probably not a digit`,
+  // A correction of the answer.
+  notRight: "Not right?",
+  feedbackHint:
+    "Press the right digit. The service then keeps this picture, your digit, its own answer, the version of the model and the time, so that people can review them and train a better model. It keeps nothing unless you press.",
+  itIs: (label, shown) => `It is ${named(label, shown)}`,
+  kept: (label, shown) => `Thank you. The service keeps this picture as ${named(label, shown)}.`,
+  notCorrected: "The service did not keep this: it would now answer otherwise. Draw it again.",
+  tooManyCorrections: "The service did not keep this: too many corrections came in the last minute.",
+  fullOfCorrections: "The service did not keep this: it has no room for more corrections.",
+  goneCorrection: "The service did not answer. Press again to try again.",
+  failedCorrection: "The service did not keep this because of an error.",
   // The state of the service.
   recognizing: "Recognizing…",
   slow: "The service is slow. Still waiting…",

@@ -47,6 +47,17 @@ export default {
   notDigit: "Probablemente no es una cifra",
   notNumber: "Probablemente no es un número",
   partly: (shown) => `Parece ${shown}, donde «?» probablemente no es una cifra`,
+  // A correction of the answer.
+  notRight: "¿No es correcto?",
+  feedbackHint:
+    "Pulsa la cifra correcta. El servicio guarda entonces esta imagen, tu cifra, su propia respuesta, la versión del modelo y la hora, para que unas personas las revisen y entrenen un modelo mejor. Si no pulsas, no guarda nada.",
+  itIs: (label, shown) => `Es ${named(label, shown)}`,
+  kept: (label, shown) => `Gracias. El servicio guarda esta imagen como ${named(label, shown)}.`,
+  notCorrected: "El servicio no lo ha guardado: ahora respondería otra cosa. Dibuja de nuevo.",
+  tooManyCorrections: "El servicio no lo ha guardado: han llegado demasiadas correcciones en un minuto.",
+  fullOfCorrections: "El servicio no lo ha guardado: no le queda sitio para más correcciones.",
+  goneCorrection: "El servicio no ha respondido. Pulsa otra vez para reintentarlo.",
+  failedCorrection: "El servicio no lo ha guardado por un error.",
   // The state of the service.
   recognizing: "Leyendo…",
   slow: "El servicio va lento. Un momento más…",

@@ -47,6 +47,17 @@ export default {
   notDigit: "Probablement pas un chiffre",
   notNumber: "Probablement pas un nombre",
   partly: (shown) => `On dirait ${shown}, mais « ? » n’est sans doute pas un chiffre`,
+  // A correction of the answer.
+  notRight: "Ce n’est pas ça ?",
+  feedbackHint:
+    "Appuyez sur le bon chiffre. Le service garde alors cette image, votre chiffre, sa propre réponse, la version du modèle et l’heure, pour que des personnes les vérifient et entraînent un meilleur modèle. Si vous n’appuyez pas, il ne garde rien.",
+  itIs: (label, shown) => `C’est ${named(label, shown)}`,
+  kept: (label, shown) => `Merci. Le service garde cette image comme ${named(label, shown)}.`,
+  notCorrected: "Le service n’a rien gardé : il répondrait autrement à présent. Dessinez à nouveau.",
+  tooManyCorrections: "Le service n’a rien gardé : trop de corrections sont arrivées en une minute.",
+  fullOfCorrections: "Le service n’a rien gardé : il n’a plus de place pour des corrections.",
+  goneCorrection: "Le service n’a pas répondu. Appuyez à nouveau pour réessayer.",
+  failedCorrection: "Le service n’a rien gardé à cause d’une erreur.",
   // The state of the service.
   recognizing: "Lecture en cours…",
   slow: "Le service est lent. Encore un instant…",

@@ -45,6 +45,17 @@ export default {
   notDigit: "多半不是数字",
   notNumber: "多半不是数字",
   partly: (shown) => `看起来是 ${shown}，其中“?”多半不是数字`,
+  // A correction of the answer.
+  notRight: "不对吗？",
+  feedbackHint:
+    "请按正确的数字。服务随后会保存这张图片、你选的数字、它自己的答案、模型版本和时间，供人审核并训练更好的模型。你不按，它就什么都不保存。",
+  itIs: (label, shown) => `这是 ${shown}`,
+  kept: (label, shown) => `谢谢。服务已将这张图片保存为 ${shown}。`,
+  notCorrected: "未保存：服务现在的答案已经不同，请重新书写。",
+  tooManyCorrections: "未保存：最近一分钟内的更正太多。",
+  fullOfCorrections: "未保存：服务没有空间存放更多更正。",
+  goneCorrection: "服务没有响应，请再按一次。",
+  failedCorrection: "服务出错，未能保存。",
   // The state of the service.
   recognizing: "识别中…",
   slow: "服务有点慢，请稍候…",
