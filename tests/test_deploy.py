@@ -119,7 +119,7 @@ def test_the_unit_lets_the_service_write_where_it_keeps_corrections(monkeypatch)
     unit = dict(re.findall(r"(?m)^(\w+)=(.*)$", text))
     _, _, _, *arguments = shlex.split(f"{unit['ExecStart']} {option}")
     monkeypatch.setattr(sys, "argv", ["service", *arguments])
-    options = _options()
+    options = parse_options()
     assert options.feedback.parent == Path("%S") / folder  # %S is /var/lib
     assert options.token_file
 
