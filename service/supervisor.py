@@ -100,12 +100,15 @@ class Workers:
             `MIN_LIFETIME` seconds of its start.
         """
         for index, worker in enumerate(self._workers):
-            if worker.exitcode is None:
+            code = worker.exitcode
+            if code is None:
                 continue
             now = time.monotonic()
             if now - self._replaced.get(index, -MIN_LIFETIME) < MIN_LIFETIME:
                 logger.error("a replacement worker died within %s seconds; stopping", MIN_LIFETIME)
                 return False
+            end = f"signal {-code}" if code < 0 else f"status {code}"
+            logger.error("a worker ended with %s; starting another", end)
             self._replaced[index] = now
             self._workers[index] = start(self._work, index)
         return True

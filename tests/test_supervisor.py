@@ -16,7 +16,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.supervisor import STOP_TIMEOUT
+from service.supervisor import MIN_LIFETIME, STOP_TIMEOUT
 from tests.conftest import ENVIRONMENT, PROJECT, free_port, running_server
 
 pytestmark = pytest.mark.slow
@@ -169,6 +169,11 @@ def test_a_replacement_that_dies_at_once_ends_the_service(served, tmp_path):
     assert served.process.wait(TIMEOUT) == 1
     assert not listens(served)
     assert list(tmp_path.iterdir()) == []
+    problems = [line for line in served.stop().splitlines() if line.startswith("service: ")]
+    assert problems == [
+        "service: a worker ended with signal 9; starting another",
+        f"service: a replacement worker died within {MIN_LIFETIME} seconds; stopping",
+    ]
 
 
 def test_workers_end_when_the_main_process_is_killed(served, tmp_path):
