@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from service.options import parse_options
 from service.supervisor import STOP_TIMEOUT
 from tests.conftest import PROJECT, program, running_server
 
