@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import requests
 
-from service.options import parse_options
 from service.supervisor import STOP_TIMEOUT
 from tests.conftest import PROJECT, program, running_server
 
@@ -113,16 +112,15 @@ def sandboxed(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(wrapper))
 
 
-def test_the_unit_lets_the_service_write_where_it_keeps_corrections(monkeypatch):
+def test_the_unit_lets_the_service_write_where_it_keeps_corrections(options):
     text = UNIT.read_text()
     [folder] = re.findall(r"(?m)^StateDirectory=(.*)$", text)
     [option] = re.findall(r"`(--feedback .*)`", text)
     unit = dict(re.findall(r"(?m)^(\w+)=(.*)$", text))
     _, _, _, *arguments = shlex.split(f"{unit['ExecStart']} {option}")
-    monkeypatch.setattr(sys, "argv", ["service", *arguments])
-    options = parse_options()
-    assert options.feedback.parent == Path("%S") / folder  # %S is /var/lib
-    assert options.token_file
+    parsed = options(*arguments)
+    assert parsed.feedback.parent == Path("%S") / folder  # %S is /var/lib
+    assert parsed.token_file
 
 
 def test_the_service_writes_only_to_its_temporary_folder_and_that_of_the_corrections(
