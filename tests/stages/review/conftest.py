@@ -1,4 +1,4 @@
-"""The fixtures of the tests of a review: a folder with DVC and the pipeline's digits, and an inbox."""
+"""The fixtures of the tests of a review: a folder with the digits of the pipeline, and an inbox."""
 
 import hashlib
 import io
@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from stages.commands.review import source
 from stages.common import idx
+from tests.api.conftest import blank, browser, browser_errors
 from tests.conftest import ENVIRONMENT, PROJECT, load_slice
 
+__all__ = ["blank", "browser", "browser_errors"]  # fixtures for these tests, too
 VERSION = "0123456789abcdef" * 2
 TESTING, LABELS = load_slice("testing")
 TRAINING, TRAINING_LABELS = load_slice("training")
@@ -80,3 +83,14 @@ def send(inbox: Path, content: bytes, label: int, extension: str = "png", **fact
     }
     (folder / f"{sha256}.json").write_text(json.dumps(values | facts))
     return sha256
+
+
+def numbers_of(part: str, count: int) -> list[int]:
+    """Return test images of the slice that the stage would put into a part of the source."""
+    found = []
+    for number in range(SEMEION.stop, len(LABELS)):
+        sha256 = hashlib.sha256(png(number)).hexdigest()
+        share = int(hashlib.sha256(sha256.encode()).hexdigest()[:8], 16) / 2**32
+        if (share < source.HELD_BACK) == (part == "testing"):
+            found.append(number)
+    return found[:count]
