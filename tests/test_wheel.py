@@ -47,7 +47,7 @@ def test_the_wheel_has_every_package(installed):
         for folder in ("service", "stages")
         for file in (PROJECT / folder).rglob("__init__.py")
     }
-    assert len(packages) == 7
+    assert len(packages) == 8
     assert [
         folder for folder in packages if not (installed / folder / "__init__.py").exists()
     ] == []

@@ -19,6 +19,15 @@ PROBLEMS = 20  # sentences about skipped files on the terminal
 
 
 def main() -> None:
+    options = _options()
+    with source.locked():
+        if options.remove:
+            print(source.remove(options.remove))
+        else:
+            _review(options.inbox, options.port)
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("inbox", type=Path, nargs="?", help="the folder of `--feedback`")
@@ -28,12 +37,7 @@ def main() -> None:
     parser.add_argument(
         "--port", type=int, default=8081, help="port of the page on 127.0.0.1; 0 for a free one"
     )
-    options = parser.parse_args()
-    with source.locked():
-        if options.remove:
-            print(source.remove(options.remove))
-        else:
-            _review(options.inbox, options.port)
+    return parser.parse_args()
 
 
 def _review(inbox: Path, port: int) -> None:
@@ -44,8 +48,8 @@ def _review(inbox: Path, port: int) -> None:
         print(f"skipped {len(session.problems) - PROBLEMS} more files")
     try:
         server = page.Server(session, port)
-    except OSError as error:
-        raise StageError(f"port {port} cannot be used: {error.strerror}; choose --port") from error
+    except (OSError, OverflowError) as error:
+        raise StageError(f"port {port} cannot be used: {error}; choose another --port") from error
     with server:
         url = f"http://127.0.0.1:{server.server_port}/"
         waiting = session.state()["waiting"]

@@ -2,11 +2,15 @@
 
 import re
 import signal
+import socket
 import subprocess
 import sys
 
+import pytest
 import requests
 
+from stages.commands.review import __main__
+from stages.common.runner import StageError
 from tests.conftest import ENVIRONMENT, PROJECT, output_of
 from tests.stages.review.conftest import LABELS, numbers_of, png, send
 
@@ -36,6 +40,15 @@ def test_ctrl_c_finishes_a_review_and_remove_takes_a_picture_out(project, inbox)
     assert "3 pictures are accepted: 2 for training, 1 held back" in output
     removed = output_of(*COMMAND, "--remove", hashes[0], cwd=project, env=ENV)
     assert "2 pictures are accepted: 1 for training" in removed
+
+
+@pytest.mark.parametrize("port", [70_000, None])
+def test_a_port_that_cannot_be_used_is_one_sentence(project, inbox, monkeypatch, port):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = port or server.getsockname()[1]
+        monkeypatch.setattr(sys, "argv", ["review", str(inbox), f"--port={taken}"])
+        with pytest.raises(StageError, match=f"port {taken} cannot be used: .*; choose another"):
+            __main__.main()
 
 
 def test_an_error_is_one_sentence(project):

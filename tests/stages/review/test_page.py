@@ -150,10 +150,10 @@ def test_other_pages_can_neither_read_nor_change_a_review(project, inbox):
             assert answer.status_code == 403, headers
         assert source.load() == {}
         for path in ("/", "/review.js", "/state", f"/picture/{sha256}", "/nothing"):
-            headers = requests.get(f"{url}{path}", timeout=60).headers
-            assert headers["Content-Security-Policy"].startswith("default-src 'none'; ")
-            assert headers["X-Content-Type-Options"] == "nosniff"
-            assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+            sent = requests.get(f"{url}{path}", timeout=60).headers
+            assert sent["Content-Security-Policy"].startswith("default-src 'none'; ")
+            assert sent["X-Content-Type-Options"] == "nosniff"
+            assert sent["Cross-Origin-Resource-Policy"] == "same-origin"
 
 
 def test_a_picture_is_sent_as_a_new_and_small_png_file(project, inbox, tmp_path):

@@ -27,7 +27,7 @@ def accept(inbox, numbers=NUMBERS):
 
 def entry():
     """The source in params.yaml, or None."""
-    found = [source for source in params.load().data.handwriting if source.name == "feedback"]
+    found = [one for one in params.load().data.handwriting if one.name == "feedback"]
     return found[0] if found else None
 
 
