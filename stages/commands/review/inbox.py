@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from tqdm import tqdm
 
 from service.recognition import images
 from stages.common.params import Sha256
@@ -90,8 +91,11 @@ def read(inbox: Path, reviewed: Container[str]) -> tuple[list[Correction], list[
         if file.suffix == ".json" and file.name[0] != "." and file.stem not in reviewed
     ]
     corrections: dict[str, Correction] = {}
-    with ThreadPoolExecutor() as threads:
-        for found in threads.map(_check, files):
+    with (
+        ThreadPoolExecutor() as threads,
+        tqdm(threads.map(_check, files), "reading", len(files), leave=False, disable=None) as bar,
+    ):
+        for found in bar:
             if isinstance(found, str):
                 problems.append(found)
                 continue

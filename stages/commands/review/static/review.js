@@ -88,6 +88,7 @@ async function request(path, body) {
 
 function act(path, body = () => ({})) {
   work = work.then(async () => {
+    document.body.setAttribute("aria-busy", true);
     try {
       const answer = await request(path, body());
       find("message").textContent = answer.message ?? "";
@@ -103,6 +104,8 @@ function act(path, body = () => ({})) {
         error instanceof TypeError
           ? "The review has ended. Run “make review” again to continue."
           : error.message;
+    } finally {
+      document.body.removeAttribute("aria-busy");
     }
   });
 }
