@@ -173,9 +173,16 @@ def held_back() -> set[bytes]:
     """Return the images that no training may use, as bytes.
 
     Raises:
-        OSError: The pipeline has not made them yet.
+        StageError: The pipeline has not made them yet.
     """
-    return {image.tobytes() for folder in _folders() for image in idx.load(folder, "testing")[0]}
+    try:
+        splits = [idx.load(folder, "testing") for folder in _folders()]
+    except FileNotFoundError as error:
+        raise StageError(
+            f"{error.filename} is missing, which has digits that no training may use; make it with "
+            "`dvc repro handwriting`, or fetch it with `dvc pull data/idx data/handwriting`"
+        ) from error
+    return {image.tobytes() for images, _ in splits for image in images}
 
 
 def _known() -> set[bytes]:

@@ -1,6 +1,7 @@
 """The accepted pictures: their files, DVC, params.yaml, and how one is removed again."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -115,6 +116,13 @@ def test_a_damaged_file_of_facts_is_an_error(project):
     source.FACTS.write_text("<<<<<<< HEAD\n")
     with pytest.raises(StageError, match=r"line 1 of data/feedback\.jsonl is not valid"):
         source.load()
+
+
+@pytest.mark.parametrize("folder", ["idx", "handwriting"])
+def test_without_the_digits_of_the_tests_there_is_no_review(project, inbox, folder):
+    shutil.rmtree(project / "data" / folder)
+    with pytest.raises(StageError, match=rf"data/{folder}.* is missing.*dvc repro handwriting"):
+        Session(inbox)
 
 
 def test_two_reviews_do_not_run_at_once(project):
