@@ -1,7 +1,7 @@
 # `make` without a target lists the commands. Each command installs its packages into .venv, with
 # the versions and hashes of requirements.txt, and keeps the packages of other commands.
 .DEFAULT_GOAL := help
-.PHONY: help repro verify metrics-diff serve image check test test-all bench docs lint audit licenses lock
+.PHONY: help repro verify metrics-diff review serve image check test test-all bench docs lint audit licenses lock
 PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -49,6 +49,9 @@ verify: $(INSTALLED)$(PIPELINE) ## Hash every file in dvc.lock (DVC itself trust
 
 metrics-diff: $(INSTALLED)$(PIPELINE) ## Compare metrics with those of the commit BASE (default HEAD), in Markdown
 	@dvc metrics diff --md $(BASE)
+
+review: $(INSTALLED)$(PIPELINE) ## Review the corrections in the folder INBOX, to train with them
+	python -m stages.commands.review $(or $(INBOX),$(error name the inbox: make review INBOX=DIR))
 
 serve: data/model $(INSTALLED)$(SERVICE) ## Serve the model that dvc.lock pins, on http://127.0.0.1:8080
 	python -m service

@@ -63,7 +63,7 @@ def test_the_generated_parts_are_fresh(tmp_path):
     assert done.returncode == 0, f"{done.stdout}{done.stderr}\nRun `make docs`."
 
 
-@pytest.mark.parametrize("module", ["service", "service.bulk"])
+@pytest.mark.parametrize("module", ["service", "service.bulk", "stages.commands.review"])
 def test_every_option_is_documented(module):
     names = {
         option

@@ -99,6 +99,7 @@ def test_no_name_shadows_a_builtin_or_an_imported_module(module):
         ("stages", "tests/stages"),
         ("stages/common", "tests/stages"),
         ("stages/commands", "tests/stages"),
+        ("stages/commands/review", "tests/stages/review"),
     ],
 )
 def test_every_module_has_a_test_file_with_its_name(folder, tests):

@@ -57,8 +57,8 @@ def make(folder, *arguments, status=0, **settings):
     return output_of(*command, cwd=folder, env=environment, status=status)
 
 
-def extras_of(folder, command):
-    return set(re.findall(r"--extra (\S+)", make(folder, "--dry-run", command)))
+def extras_of(folder, *command):
+    return set(re.findall(r"--extra (\S+)", make(folder, "--dry-run", *command)))
 
 
 def all_extras():
@@ -75,6 +75,11 @@ def test_make_alone_lists_every_command(folder):
 @pytest.mark.parametrize("command", ["repro", "verify"])
 def test_the_pipeline_needs_no_service_and_no_tests(folder, command):
     assert extras_of(folder, command) == {"pipeline", "cpu"}
+
+
+def test_a_review_needs_only_the_pipeline_and_an_inbox(folder):
+    assert extras_of(folder, "review", "INBOX=inbox") == {"pipeline", "cpu"}
+    assert "make review INBOX=DIR" in make(folder, "--dry-run", "review", status=2)
 
 
 def test_serving_needs_only_the_service(with_model):

@@ -47,7 +47,8 @@ def test_the_wheel_has_every_package(installed):
         for folder in ("service", "stages")
         for file in (PROJECT / folder).rglob("__init__.py")
     }
-    assert len(packages) == 7
+    assert len(packages) == 8
+    assert (installed / "stages/commands/review/static/review.html").exists()
     assert [
         folder for folder in packages if not (installed / folder / "__init__.py").exists()
     ] == []
