@@ -95,7 +95,7 @@ def _keep(model: Model, inbox: Inbox, cors_origin: str | None) -> str:
 def _check_origin(cors_origin: str | None) -> None:
     """Refuse a page of another origin, which could send a form to a service without a token."""
     is_foreign = request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site")
-    if is_foreign and cors_origin not in ("*", request.headers.get("Origin")):
+    if is_foreign and cors_origin not in ("*", request.headers.get("Origin", "null")):
         raise Forbidden(
             "Pages of other origins may not send corrections to this service; name their origin "
             "with --cors-origin."

@@ -223,6 +223,7 @@ def test_no_page_of_another_origin_may_send_corrections_unless_it_is_named(
     for receiver, origin, site, status in [
         (client, page, "cross-site", 403),
         (client, page, "same-site", 403),
+        (client, None, "cross-site", 403),
         (client, page, "same-origin", 200),
         (client, page, "none", 200),
         (named, page, "cross-site", 200),
