@@ -8,6 +8,7 @@ The accepted pictures become a source of the stage `handwriting`; `source.py` de
 """
 
 import argparse
+import signal
 import webbrowser
 from pathlib import Path
 
@@ -50,6 +51,9 @@ def _review(inbox: Path, port: int) -> None:
         server = page.Server(session, port)
     except (OSError, OverflowError) as error:
         raise StageError(f"port {port} cannot be used: {error}; choose another --port") from error
+    # Ctrl+C too, because shells start background commands that ignore it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     with server:
         url = f"http://127.0.0.1:{server.server_port}/"
         waiting = session.state()["waiting"]

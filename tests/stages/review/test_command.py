@@ -19,11 +19,14 @@ COMMAND = [sys.executable, "-m", "stages.commands.review"]
 ENV = {**ENVIRONMENT, "PYTHONPATH": str(PROJECT), "BROWSER": "true"}
 
 
-def test_ctrl_c_finishes_a_review_and_remove_takes_a_picture_out(project, inbox):
-    numbers = [*numbers_of("training", 2), *numbers_of("testing", 1)]
-    hashes = [send(inbox, png(number), int(LABELS[number])) for number in numbers]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_finishes_a_review_and_remove_takes_a_picture_out(project, inbox, number):
+    """Also in the background of a shell, where programs ignore Ctrl+C by default."""
+    digits = [*numbers_of("training", 2), *numbers_of("testing", 1)]
+    hashes = [send(inbox, png(digit), int(LABELS[digit])) for digit in digits]
     (inbox / "more").mkdir()
-    command = [*COMMAND, str(inbox), "--port=0"]
+    ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]
+    command = [*ignoring, *COMMAND, str(inbox), "--port=0"]
     with subprocess.Popen(
         command, cwd=project, env=ENV, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
@@ -34,7 +37,7 @@ def test_ctrl_c_finishes_a_review_and_remove_takes_a_picture_out(project, inbox)
         body, headers = {"hashes": hashes}, {"Origin": url}
         answer = requests.post(f"{url}/accept", json=body, headers=headers, timeout=60)
         assert answer.json()["waiting"] == 0
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         output = process.stdout.read()
         assert process.wait() == 0
     assert "3 pictures are accepted: 2 for training, 1 held back" in output
