@@ -138,10 +138,10 @@ class Metrics:
                     file.unlink(missing_ok=True)
 
     def publish(self) -> None:
-        """Write for all workers what changes with each request, and is not worth a write each time.
+        """Share the figures that change too often to write them at each request.
 
-        That is the number of requests in flight, and the latest images, from which the workers
-        compute the drift.
+        These are the number of requests in flight, and the features of the latest images, from
+        which the workers compute the drift.
         """
         self._in_flight.set(self.in_flight)
         for version in self.versions.values():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from queue import LifoQueue
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,15 +50,18 @@ class LiteRT:
         self._label, self._probabilities = (
             outputs[name]["index"] for name in ("label", "probabilities")
         )
-        # An interpreter has only one set of tensors, so each call takes one for itself: the one
-        # that ran last, whose weights the processor's cache holds.
-        self._free: list[Any] = interpreters
+        # An interpreter has only one set of tensors, so each call takes one for itself. The queue
+        # is last in, first out, because the processor's cache holds the weights of the interpreter
+        # that ran last.
+        self._free: LifoQueue[Any] = LifoQueue()
+        for interpreter in interpreters:
+            self._free.put(interpreter)
 
     def recognize(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Recognizer.recognize`."""
         labels = np.empty(len(images), np.int64)
         probabilities = np.empty((len(images), 10), np.float32)
-        interpreter = self._free.pop()
+        interpreter = self._free.get()
         try:
             # LiteRT gains nothing from batching, and a new batch size reallocates its tensors.
             for number in range(len(images)):
@@ -66,7 +70,7 @@ class LiteRT:
                 labels[number] = interpreter.get_tensor(self._label)[0]
                 probabilities[number] = interpreter.get_tensor(self._probabilities)[0]
         finally:
-            self._free.append(interpreter)
+            self._free.put(interpreter)
         return labels, probabilities
 
 

@@ -35,7 +35,9 @@ def refusal(chosen: Params, now: Metrics) -> str | None:
             f"the test accuracy of {now['accuracy']} is more than export.max_loss "
             f"({limits.max_loss}) below the {before['accuracy']} of the last commit"
         )
-    for name in before["handwriting"].keys() & now["handwriting"].keys():
+    for name in now["handwriting"]:
+        if name not in before["handwriting"]:
+            continue
         (errors, count), (errors_before, count_before) = (
             _errors(metrics["handwriting"][name]) for metrics in (now, before)
         )

@@ -1,6 +1,7 @@
 """Both engines give the same results, and the service runs without TensorFlow."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,14 @@ def test_each_engine_returns_the_labels_of_the_evaluate_stage(engine, testing, p
 def test_the_batch_does_not_change_the_probabilities_of_an_image(engine, testing):
     alone = np.concatenate([engine.recognize(image[np.newaxis])[1] for image in testing[0][:20]])
     np.testing.assert_allclose(engine.recognize(testing[0][:20])[1], alone, atol=1e-6)
+
+
+def test_more_threads_than_the_engine_was_loaded_for_wait(engine, testing, predictions):
+    """As `service.load` documents. Each call takes milliseconds, so the calls overlap."""
+    parts = np.array_split(testing[0], 8)
+    with ThreadPoolExecutor(8) as threads:
+        labels = [found for found, _ in threads.map(engine.recognize, parts)]
+    np.testing.assert_array_equal(np.concatenate(labels), predictions)
 
 
 def test_the_engines_agree(repository, testing):
