@@ -9,16 +9,19 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from itertools import repeat
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from service.recognition.distributions import Distributions, Features, stability_index
+from service.recognition.distributions import Distributions, features, stability_index
 
 # The sliding window of a worker: its latest images, none of which is older than SECONDS.
 IMAGES = 1000
 SECONDS = 3600
+# Measuring this many images at once takes a tenth of the time of measuring them one by one.
+AT_ONCE = 64
 # The metrics that contain the counts. A scrape shows the drift instead.
 WINDOW, REFERENCE = "mnist_drift_window", "mnist_drift_reference"
 
@@ -39,6 +42,10 @@ class Window:
             in_window: A function from a feature and the number of a bin to a series of `WINDOW`.
             in_reference: The same for `REFERENCE`.
         """
+        self._lock = Lock()
+        # Images, labels and probabilities of the requests that are not measured yet.
+        self._new: list[tuple[np.ndarray, ...]] = []
+        self._waiting = 0  # the number of their images
         self._latest: deque[tuple[float, ...]] = deque(maxlen=IMAGES)  # time and features
         self._reference = reference
         self._series: list[list[Any]] = []
@@ -48,14 +55,25 @@ class Window:
             numbers = range(len(distribution.counts))
             self._series.append([in_window(feature, number) for number in numbers])
 
-    def add(self, found: Features) -> None:
-        """Remember the features of some images."""
-        self._latest.extend(zip(repeat(time.monotonic()), *found))
+    def add(self, images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray) -> None:
+        """Remember the images of one request; see `features` for the arguments."""
+        with self._lock:
+            self._new.append((images, labels, probabilities))
+            self._waiting += len(images)
+            if self._waiting >= AT_ONCE:
+                self._measure()
+
+    def _measure(self) -> None:
+        if self._new:
+            found = features(*map(np.concatenate, zip(*self._new, strict=True)))
+            self._latest.extend(zip(repeat(time.monotonic()), *found))
+            self._new, self._waiting = [], 0
 
     def publish(self) -> None:
         """Write to the series how many images are in each bin."""
-        # Another thread may add images meanwhile. Copying a deque does not give way to it.
-        latest = np.array(list(self._latest)).reshape(-1, 1 + len(self._series))
+        with self._lock:
+            self._measure()
+            latest = np.array(self._latest).reshape(-1, 1 + len(self._series))
         columns = latest[latest[:, 0] > time.monotonic() - SECONDS].T[1:]
         distributions = vars(self._reference).values()
         for distribution, values, series in zip(distributions, columns, self._series, strict=True):

@@ -30,7 +30,7 @@ from prometheus_client import (
 )
 
 from service import drift
-from service.recognition.distributions import Distributions, features
+from service.recognition.distributions import Distributions
 
 ROUTE = "service.route"  # key in a request's WSGI environ: the pattern of its route
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -229,13 +229,11 @@ def observe(
     metrics = current()
     metrics.batch.observe(len(labels))
     if series := metrics.versions.get(version):  # else, two other versions came during the request
-        found = features(images, labels, probabilities)
-        for label in found.label:
+        for label, row in zip(labels.tolist(), probabilities, strict=True):
             series.images[label].inc()
-        for confidence in found.confidence:
-            series.confidence.observe(confidence)
+            series.confidence.observe(float(row[label]))
         if series.window:
-            series.window.add(found)
+            series.window.add(images, labels, probabilities)
 
 
 def count(environ: WSGIEnvironment, version: str, status: int, duration: float) -> None:
