@@ -34,6 +34,7 @@ from service.feedback import Inbox
 from service.options import parse_options
 from service.recognition import pin
 from service.reload import Watcher
+from service.shadow import Bounds, Copies, Trial
 
 ARTIFACTS = "artifacts"  # a folder in the private folder of a running service
 
@@ -193,7 +194,11 @@ def _serve(
         name, read = str(options.artifact), partial(pin.of_folder, options.artifact, options.pin)
     else:
         name, read = pin.ARTIFACT, partial(pin.read, options.lock, options.allow_md5_only)
-    watcher = Watcher(read, name, options.lock, options.engine, artifacts, options.watch)
+    copies = Copies() if options.shadow else None
+    begin_trial = partial(Trial, copies, _bounds(options), options.engine) if copies else None
+    watcher = Watcher(
+        read, name, options.lock, options.engine, artifacts, options.watch, begin_trial
+    )
     # Each worker uses one core, so more threads in TensorFlow or OpenCV would only compete.
     os.environ.update(TF_NUM_INTRAOP_THREADS="1", TF_NUM_INTEROP_THREADS="1")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # hide TensorFlow's warnings
@@ -225,7 +230,7 @@ def _serve(
     signal_pipe = supervisor.signals()
     draining = supervisor.Flag()
     work = partial(
-        _work, options, token, tls, inbox, limits, private, os.getpid(), listeners, draining
+        _work, options, token, tls, inbox, limits, private, os.getpid(), listeners, draining, copies
     )
     workers = supervisor.Workers(work, options.workers)
     watcher.start()
@@ -234,6 +239,15 @@ def _serve(
     finally:
         _close(listeners)
         workers.stop()
+
+
+def _bounds(options: argparse.Namespace) -> Bounds:
+    return Bounds(
+        options.shadow,
+        options.shadow_max_disagreement,
+        options.shadow_max_confidence_loss,
+        options.shadow_max_slowdown,
+    )
 
 
 def _supervise(
@@ -274,6 +288,7 @@ def _work(
     parent: int,
     listeners: list[socket.socket],
     draining: supervisor.Flag,
+    copies: Copies | None,
     index: int,
 ) -> None:
     """Run a worker: load the model, and answer requests on the listener with this `index`."""
@@ -290,7 +305,7 @@ def _work(
 
     artifacts = private / ARTIFACTS
     now = reload.available(reload.published(artifacts))
-    model = Model(Path(now.folder), now.version, now.sha256, options.engine)
+    model = Model(Path(now.folder), now.version, now.sha256, options.engine, copies)
     scheduler = Scheduler(
         model, artifacts, limits, token, options.log_format, options.cors_origin, draining, inbox
     )

@@ -10,6 +10,7 @@ of the one before it are kept, because each version would add about a hundred.
 import os
 import re
 import struct
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
@@ -40,6 +41,8 @@ METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 # (method, route and status) have a series from the start.
 EXPECTED = [("POST", "/recognize", status) for status in (200, 500, 503)]
 FEEDBACK = ("kept", "refused", "too_many", "full", "failed")  # what became of a correction
+SHADOW = "shadow"  # stands in the names of files for the process id of a trial
+CONFIDENCES = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0)
 VERSIONS = 2  # versions of the model whose series are kept
 OF_A_VERSION = re.compile(r".+_([0-9a-f]{32})_(\d+)\.db")  # a file with the series of one version
 
@@ -74,7 +77,7 @@ class Metrics:
             "mnist_confidence_ratio",
             "Probability of the predicted label. Lower values than usual mean unusual pictures.",
             ["version"],
-            buckets=(0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 1.0),
+            buckets=CONFIDENCES,
         )
         self.batch = Histogram(
             "mnist_request_images",
@@ -199,6 +202,52 @@ class Version:
         """Close the files of this version."""
         if FOLDER in os.environ:
             self._values.close_all_files()
+
+
+class Shadow:
+    """The metrics of a trial (`service.shadow`). They last until the next trial."""
+
+    def __init__(self, versions: list[str]) -> None:
+        """Create the series of two versions: the one in service, and the new one."""
+        if FOLDER in os.environ:
+            for file in Path(os.environ[FOLDER]).glob(f"*_{SHADOW}.db"):  # of the trial before
+                file.unlink()
+        values.ValueClass = _values(SHADOW)
+        images = Counter(
+            "mnist_shadow_images_total",
+            "Images that a new artifact also recognized, in the shadow of the one in service.",
+            ["version"],
+        )
+        disagreements = Counter(
+            "mnist_shadow_disagreements_total",
+            "Those to which it gave another label than the artifact in service.",
+            ["version"],
+        )
+        confidence = Histogram(
+            "mnist_shadow_confidence_ratio",
+            "Probability of the predicted label, by each of the two artifacts.",
+            ["version"],
+            buckets=CONFIDENCES,
+        )
+        seconds = Histogram(
+            "mnist_shadow_seconds",
+            "Seconds to recognize an image, by each of the two artifacts.",
+            ["version"],
+            buckets=(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
+        )
+        *_, new = versions
+        self._images, self._disagreements = images.labels(new), disagreements.labels(new)
+        self._confidence = [confidence.labels(version) for version in versions]
+        self._seconds = [seconds.labels(version) for version in versions]
+
+    def add(self, disagree: bool, confidences: Iterable[float], seconds: Iterable[float]) -> None:
+        """Count an image, with what each of the two artifacts gave."""
+        self._images.inc()
+        self._disagreements.inc(disagree)
+        for series, confidence in zip(self._confidence, confidences, strict=True):
+            series.observe(confidence)
+        for series, duration in zip(self._seconds, seconds, strict=True):
+            series.observe(duration)
 
 
 def _values(name: str) -> Any:

@@ -31,6 +31,7 @@ def parse_options() -> argparse.Namespace:
     _add_requests(parser)
     _add_feedback(parser)
     _add_model(parser)
+    _add_shadow(parser)
     options = environment.parse(parser, REPLACED)
     if (options.tls_certificate is None) != (options.tls_key is None):
         parser.error("--tls-certificate and --tls-key need each other")
@@ -38,6 +39,11 @@ def parse_options() -> argparse.Namespace:
         parser.error("--artifact and --pin need each other")
     if options.artifact and options.watch:
         parser.error("--watch follows a lock file, but --pin names one artifact; remove --watch")
+    if options.artifact and options.shadow:
+        parser.error(
+            "--shadow tries the next artifact of a lock file, but --pin names one artifact; remove "
+            "--shadow"
+        )
     return options
 
 
@@ -198,6 +204,35 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_shadow(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what a new model must pass before it takes over")
+    group.add_argument(
+        "--shadow",
+        type=_number(0, 1_000_000),
+        default=0,
+        help="number of live images that a new model must first answer, unseen by clients, beside "
+        "the one in service; 0 lets it take over at once",
+    )
+    group.add_argument(
+        "--shadow-max-disagreement",
+        type=_decimal(0, 1),
+        default=0.05,
+        help="maximum fraction of these images to which the two give different labels",
+    )
+    group.add_argument(
+        "--shadow-max-confidence-loss",
+        type=_decimal(0, 1),
+        default=0.02,
+        help="how much lower the mean confidence of the new model may be, of 1",
+    )
+    group.add_argument(
+        "--shadow-max-slowdown",
+        type=_decimal(0.01, 1000),
+        default=1.5,
+        help="maximum ratio of the median time that an image takes the new model",
+    )
+
+
 def _number(least: int, most: int) -> "partial[int]":
     return partial(_parse_number, least, most)
 
@@ -206,6 +241,16 @@ def _parse_number(least: int, most: int, text: str) -> int:
     if not (text.isdecimal() and least <= int(text) <= most):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
     return int(text)
+
+
+def _decimal(least: float, most: float) -> "partial[float]":
+    return partial(_parse_decimal, least, most)
+
+
+def _parse_decimal(least: float, most: float, text: str) -> float:
+    if not (re.fullmatch(r"\d+(\.\d*)?|\.\d+", text) and least <= float(text) <= most):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
+    return float(text)
 
 
 def _origin(text: str) -> str:

@@ -16,6 +16,7 @@ from threading import Event, Thread
 from service import supervisor
 from service.recognition import engines, pin
 from service.recognition.pin import Pin, PinError
+from service.shadow import Artifact, Trial
 
 PERIOD = 1  # seconds between checks, in the main process and in the workers
 FILE = "published.json"
@@ -71,6 +72,7 @@ class Watcher(Thread):
         engine: str,
         private: Path,
         always: bool,
+        begin_trial: Callable[[Artifact, Artifact], Trial] | None = None,
     ) -> None:
         """Verify and publish the artifact that is pinned now.
 
@@ -81,6 +83,8 @@ class Watcher(Thread):
             engine: The inference library, `litert` or `tensorflow`.
             private: A folder that only this service can write to.
             always: Whether to check every second. Otherwise only `wake` starts a check.
+            begin_trial: A function from the served and the new artifact to a trial that the new one
+                must pass, or None if it takes over without one.
 
         Raises:
             PinError: No artifact is pinned, or the files on disk differ from it.
@@ -92,6 +96,7 @@ class Watcher(Thread):
         self._engine = engine
         self._private = private
         self._always = always
+        self._begin_trial = begin_trial
         self._woken = Event()
         self._checked = _snapshot(lock)
         self.served = self._verify(self._read())
@@ -148,6 +153,8 @@ class Watcher(Thread):
             publish(self._private, [ModelStatus(version, "LOADING"), self.served])
             new = self._verify(pinned)
             self.try_to_load(new)
+            if self._begin_trial and not self._passes(self._begin_trial, new):
+                return
         except PinError as error:
             publish(self._private, [ModelStatus(version, "END", str(error)), self.served])
             logger.error("%s; still serving %s", error, self.served.version)
@@ -160,6 +167,31 @@ class Watcher(Thread):
         # shows the last.
         publish(self._private, [replace(old, status="END", folder=""), new])
         logger.info("Serving %s %s from now on, instead of %s", self._name, new, old.version)
+
+    def _passes(self, begin_trial: Callable[[Artifact, Artifact], Trial], new: ModelStatus) -> bool:
+        """Wait for the end of a trial.
+
+        Returns:
+            True if the artifact may take over, and False if there is another check to do first.
+
+        Raises:
+            PinError: The artifact may not take over.
+        """
+        logger.info("Trying %s %s in the shadow of %s", self._name, new, self.served.version)
+        served, tried = (Artifact(each.version, Path(each.folder)) for each in (self.served, new))
+        trial = begin_trial(served, tried)
+        try:
+            while (found := trial.result(PERIOD)) is None:
+                changed = self._always and _snapshot(self._lock) != self._checked
+                if changed or self._woken.is_set():
+                    logger.info("Stopping the trial of %s to check again", new.version)
+                    self._checked = []  # so that the next check takes place in any case
+                    publish(self._private, [self.served])
+                    return False
+        finally:
+            trial.stop()
+        logger.info("%s %s gave %s", self._name, new.version, found)
+        return True
 
     def _verify(self, pinned: Pin) -> ModelStatus:
         """Copy the artifact to the private folder, and verify the copy."""

@@ -21,6 +21,7 @@ from service.recognition import engines, figures
 from service.recognition.engines import Recognizer
 from service.recognition.figures import Figures
 from service.reload import ModelStatus
+from service.shadow import Copies
 
 ARTIFACT = "service.artifact"  # key in a request's WSGI environ: the artifact that answers it
 THREADS = 2  # threads that recognize: the event loop, and the thread for long requests
@@ -40,7 +41,9 @@ class Artifact(NamedTuple):
 class Model:
     """The artifact that this worker serves now."""
 
-    def __init__(self, folder: Path, version: str, sha256: str, engine: str) -> None:
+    def __init__(
+        self, folder: Path, version: str, sha256: str, engine: str, copies: Copies | None = None
+    ) -> None:
         """Load the first artifact.
 
         Args:
@@ -48,8 +51,10 @@ class Model:
             version: The version, as `dvc.lock` pins it.
             sha256: The SHA-256 of the artifact's manifest, or an empty string.
             engine: The inference library, `litert` or `tensorflow`.
+            copies: The queue of the images for a trial of another artifact, or None.
         """
         self._engine = engine
+        self._copies = copies
         self._artifact = _load(folder, version, sha256, engine)
         self.statuses = [ModelStatus(version, "AVAILABLE", sha256=sha256)]
         _count_for(self._artifact)
@@ -86,6 +91,8 @@ class Model:
             chosen = choose(probabilities)
             images, labels, probabilities = images[chosen], labels[chosen], probabilities[chosen]
         metrics.observe(artifact.version, images, labels, probabilities)
+        if self._copies:
+            self._copies.offer(images)
         environ[access_log.IMAGES] = len(labels)
         return labels, probabilities
 

@@ -19,13 +19,16 @@ logger = logging.getLogger(__name__)
 
 
 class Flag:
-    """A flag that one process sets and all processes see that are forked after its creation."""
+    """A flag that all processes share that are forked after its creation."""
 
     def __init__(self) -> None:
         self._shared = mmap.mmap(-1, 1)
 
     def turn_on(self) -> None:
         self._shared[0] = 1
+
+    def turn_off(self) -> None:
+        self._shared[0] = 0
 
     def is_on(self) -> bool:
         return bool(self._shared[0])

@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -333,7 +334,22 @@ def fixed_limits() -> None:
 
 
 def service_metrics() -> None:
-    """Print each metric of the service."""
+    """Print each metric of the service except those of a trial."""
+    from service import metrics
+
+    metrics.current()
+    _metrics(lambda name: not name.startswith("mnist_shadow_"))
+
+
+def shadow_metrics() -> None:
+    """Print each metric of a trial of another artifact."""
+    from service import metrics
+
+    metrics.Shadow(["served", "new"])
+    _metrics(lambda name: name.startswith("mnist_shadow_"))
+
+
+def _metrics(is_shown: Callable[[str], bool]) -> None:
     from service import metrics
 
     families = text_string_to_metric_families(metrics.exposition().decode())
@@ -341,7 +357,9 @@ def service_metrics() -> None:
     rows = [
         [f"`{family.name}{suffix.get(family.type, '')}`", family.type, family.documentation]
         for family in families
-        if family.name.startswith("mnist_") and not family.name.endswith("_created")
+        if family.name.startswith("mnist_")
+        and not family.name.endswith("_created")
+        and is_shown(family.name)
     ]
     _table(["metric", "type", "meaning"], rows)
 

@@ -30,6 +30,19 @@ def test_a_wrong_option_is_refused(options, capsys, argument, reason):
     assert reason in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("value", ["-0.1", "1.1", "1e-2", "nan", "x"])
+def test_a_bound_of_a_trial_is_a_decimal_number(options, capsys, value):
+    with pytest.raises(SystemExit):
+        options(f"--shadow-max-disagreement={value}")
+    assert f"{value!r} is not a number from 0 to 1" in capsys.readouterr().err
+
+
+def test_one_artifact_has_no_trial(options, capsys):
+    with pytest.raises(SystemExit):
+        options("--artifact=model", f"--pin={'0' * 64}", "--shadow=1")
+    assert "--shadow tries the next artifact of a lock file" in capsys.readouterr().err
+
+
 def test_one_artifact_cannot_be_watched(options, capsys):
     with pytest.raises(SystemExit):
         options("--artifact=model", f"--pin={'0' * 64}", "--watch")
