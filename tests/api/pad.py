@@ -115,31 +115,36 @@ def draw(page: Page, strokes: Strokes) -> None:
         page.mouse.up()
 
 
-def draw_at_once(page: Page, strokes: Strokes) -> None:
+def draw_at_once(page: Page, strokes: Strokes, *, begun: bool = False) -> None:
     """Send the pointer events of a drawing from within the page, which takes a tenth of the time.
 
     A hand reports many points of each stroke; with the corners alone, the page would round them.
+    If `begun`, only the first point of the last stroke is sent.
     """
     wait_for_scripts(page)
     page.locator("#ink").evaluate(
-        """(pad, strokes) => {
+        """(pad, [strokes, begun]) => {
             const { left, top, width, height } = pad.getBoundingClientRect();
             const send = (kind, [x, y]) => pad.dispatchEvent(new PointerEvent(kind, {
                 pointerId: 1, isPrimary: true, clientX: left + x * width, clientY: top + y * height,
             }));
             for (const stroke of strokes) {
                 send("pointerdown", stroke[0]);
+                if (begun && stroke === strokes.at(-1)) return;
                 for (const point of stroke) send("pointermove", point);
                 send("pointerup", stroke.at(-1));
             }
         }""",
         [
             [
-                (x + (next_x - x) * part / 8, y + (next_y - y) * part / 8)
-                for (x, y), (next_x, next_y) in pairwise(stroke)
-                for part in range(9)
-            ]
-            for stroke in strokes
+                [
+                    (x + (next_x - x) * part / 8, y + (next_y - y) * part / 8)
+                    for (x, y), (next_x, next_y) in pairwise(stroke)
+                    for part in range(9)
+                ]
+                for stroke in strokes
+            ],
+            begun,
         ],
     )
 
