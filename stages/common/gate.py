@@ -35,12 +35,12 @@ def refusal(chosen: Params, now: Metrics) -> str | None:
             f"the test accuracy of {now['accuracy']} is more than export.max_loss "
             f"({limits.max_loss}) below the {before['accuracy']} of the last commit"
         )
-    for name in now["handwriting"]:
-        if name not in before["handwriting"]:
+    for name, figures in now["handwriting"].items():
+        figures_before = before.get("handwriting", {}).get(name, {})
+        if "digits" not in figures_before:  # another source, or an older format
             continue
-        (errors, count), (errors_before, count_before) = (
-            _errors(metrics["handwriting"][name]) for metrics in (now, before)
-        )
+        errors, count = _errors(figures)
+        errors_before, count_before = _errors(figures_before)
         chance = probability(errors, count, errors_before, count_before)
         if chance < limits.significance:
             return (

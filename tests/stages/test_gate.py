@@ -33,11 +33,11 @@ def commit(tmp_path, monkeypatch, chosen):
     def run(*command):
         subprocess.run(["git", *command], check=True, capture_output=True)
 
-    def committed(kind=chosen.network.kind, sha256=chosen.data.idx.sha256):
+    def committed(kind=chosen.network.kind, sha256=chosen.data.idx.sha256, before=BEFORE):
         recorded = {"export": {"network.kind": kind}, "download": {"data.idx": {"sha256": sha256}}}
         stages = {name: {"params": {"params.yaml": found}} for name, found in recorded.items()}
         gate.METRICS.parent.mkdir(parents=True)
-        gate.METRICS.write_text(json.dumps(BEFORE))
+        gate.METRICS.write_text(json.dumps(before))
         (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}))
         run("init", "--quiet")
         run("add", "--all")
@@ -91,6 +91,13 @@ def test_significantly_more_errors_in_a_source_are_refused(commit, chosen):
 def test_networks_of_other_kinds_and_data_sets_are_not_compared(commit, chosen, other):
     commit(**other)
     assert gate.refusal(chosen, changed(0.5)) is None
+
+
+@pytest.mark.parametrize("handwriting", [{}, {"handwriting": {"semeion": {"accuracy": 1.0}}}])
+def test_older_metrics_are_compared_as_far_as_they_go(commit, chosen, handwriting):
+    commit(before={"accuracy": 0.9956, **handwriting})
+    assert gate.refusal(chosen, changed(semeion=416)) is None
+    assert "export.max_loss" in (gate.refusal(chosen, changed(0.5)) or "")
 
 
 def test_without_a_commit_nothing_is_compared(tmp_path, monkeypatch, chosen):
