@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from tempfile import TemporaryDirectory, TemporaryFile
 
 import pytest
@@ -92,9 +92,9 @@ def endpoint():
             process.wait(TIMEOUT)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # an idle cluster uses a fifth of a core
 def cluster(endpoint):
-    """The environment in which a job runs on a cluster, and a function that starts a node."""
+    """The environment in which a job runs on a cluster."""
     port = free_port()
     environment = {
         **ENVIRONMENT,
@@ -107,17 +107,28 @@ def cluster(endpoint):
         "RAY_health_check_period_ms": "500",
         "RAY_health_check_failure_threshold": "3",
     }
-    with ExitStack() as nodes, TemporaryDirectory(prefix="ray-") as folder:
-
-        def start(*options):
-            return nodes.enter_context(running_node(environment, *options))
-
-        start(
+    with (
+        TemporaryDirectory(prefix="ray-") as folder,
+        running_node(
+            environment,
             *("--head", f"--port={port}", f"--ray-client-server-port={free_port()}"),
             *("--num-cpus=0", "--include-dashboard=false", f"--temp-dir={folder}"),
-        )
-        start(f"--address=127.0.0.1:{port}", "--num-cpus=1")
-        yield environment, start
+        ),
+        running_worker_node(environment),
+    ):
+        yield environment
+
+
+@pytest.fixture
+def node(cluster):
+    """Another node of the cluster, for one test: the id of its first process."""
+    with running_worker_node(cluster) as process:
+        yield process
+
+
+def running_worker_node(environment):
+    address = environment["RAY_ADDRESS"]
+    return running_node(environment, f"--address={address}", "--num-cpus=1")
 
 
 @contextmanager
@@ -154,8 +165,7 @@ def running_node(environment, *options):
 def environment(request, endpoint):
     """The environment in which a job runs: once on this machine, and once on the cluster."""
     if request.param == "cluster":
-        environment, _ = request.getfixturevalue("cluster")
-        return environment
+        return request.getfixturevalue("cluster")
     return {**ENVIRONMENT, **endpoint}
 
 

@@ -34,16 +34,14 @@ def test_an_unreachable_cluster_is_reported_at_once(repository, png_files, tmp_p
 
 
 def test_a_node_that_dies_loses_or_duplicates_no_row(
-    cluster, repository, many, predictions, tmp_path
+    cluster, node, repository, many, predictions, tmp_path
 ):
-    environment, start = cluster
-    victim = start(f"--address={environment['RAY_ADDRESS']}", "--num-cpus=1")
     process = start_bulk(
-        repository.path, environment, many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"
+        repository.path, cluster, many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"
     )
     try:
-        wait_for(lambda: len(parts_of(tmp_path)) > 20 and workers(victim))
-        kill(victim)
+        wait_for(lambda: len(parts_of(tmp_path)) > 20 and workers(node))
+        kill(node)
         done = len(parts_of(tmp_path))
         output, _ = process.communicate(timeout=TIMEOUT)
     finally:
@@ -54,12 +52,10 @@ def test_a_node_that_dies_loses_or_duplicates_no_row(
 
 
 def test_killed_worker_processes_lose_or_duplicate_no_row(
-    cluster, repository, many, predictions, tmp_path
+    cluster, node, repository, many, predictions, tmp_path
 ):
-    environment, start = cluster
-    node = start(f"--address={environment['RAY_ADDRESS']}", "--num-cpus=1")
     process = start_bulk(
-        repository.path, environment, many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"
+        repository.path, cluster, many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"
     )
     for done in (10, 60):
         wait_for(lambda: len(parts_of(tmp_path)) > done)  # noqa: B023  # called within the loop
@@ -68,11 +64,9 @@ def test_killed_worker_processes_lose_or_duplicate_no_row(
     check_many(tmp_path, many, predictions)
 
 
-def test_a_killed_driver_leaves_no_worker_process(cluster, repository, many, tmp_path):
-    environment, start = cluster
-    node = start(f"--address={environment['RAY_ADDRESS']}", "--num-cpus=1")
+def test_a_killed_driver_leaves_no_worker_process(cluster, node, repository, many, tmp_path):
     process = start_bulk(
-        repository.path, environment, many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"
+        repository.path, cluster, many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"
     )
     try:
         wait_for(lambda: len(parts_of(tmp_path)) > 3 and workers(node))
@@ -88,7 +82,6 @@ def test_a_killed_driver_leaves_no_worker_process(cluster, repository, many, tmp
 def test_a_killed_job_continues_without_repeating_parts(
     cluster, repository, many, predictions, tmp_path
 ):
-    environment, _ = cluster
     out = tmp_path / "out"
     command = [many, f"--out={out}", f"--part-size={PART_SIZE}"]
     process = start_bulk(repository.path, ENVIRONMENT, *command)  # on this machine
@@ -102,7 +95,7 @@ def test_a_killed_job_continues_without_repeating_parts(
         process.stdout.close()
     done = {part: part.stat() for part in parts_of(out)}
     assert len(done) < PARTS
-    output = run_bulk(repository.path, environment, *command)  # on the cluster
+    output = run_bulk(repository.path, cluster, *command)  # on the cluster
     assert output.startswith(f"{len(done)} of {PARTS} parts are done")
     for part, stat in done.items():
         now = part.stat()
