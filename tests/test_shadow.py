@@ -22,7 +22,7 @@ from service.recognition.engines import FLATBUFFER
 from service.shadow import LOWEST, Bounds, Comparison, Copies
 from tests.conftest import PROJECT, pin_artifact, pinned_version, running_server
 
-TIMEOUT = 60  # seconds
+TIMEOUT = 300  # seconds; a trial has the lowest priority
 IMAGES = 100
 WEIGHTS = (10, 1, 1, 32)  # the shape of the weights of the last layer of `tests.artifact`
 BOUNDS = Bounds(100, max_disagreement=0.05, max_confidence_loss=0.02, max_slowdown=1.5)
