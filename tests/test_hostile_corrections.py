@@ -111,8 +111,8 @@ def test_ten_thousand_hostile_corrections_change_neither_the_model_nor_its_answe
         storms = [pool.submit(storm, server, seed, hostile) for seed in range(CLIENTS)]
         for number in count():
             place = number % len(pictures)
-            files = {"image": pictures[place]}
-            answer = requests.post(f"{server.url}/recognize", files=files, timeout=60)
+            part = {"image": pictures[place]}
+            answer = requests.post(f"{server.url}/recognize", files=part, timeout=60)
             assert answer.json()["labels"] == [artifact.predictions[place]]
             assert answer.headers["X-Model-Version"] == artifact.version
             assert len({file.stem for file in inbox.glob("*/*.json")}) <= MAX_FILES
