@@ -339,7 +339,7 @@ def test_a_kill_in_the_middle_of_a_write_leaves_whole_corrections_or_none(
     monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path))  # where the kill leaves files
     lock, inbox = artifact.path / "dvc.lock", tmp_path / "inbox"
     options = ["--workers=2", f"--lock={lock}", f"--feedback={inbox}"]
-    options += ["--feedback-per-minute=1000", "--feedback-max-bytes=9000000000"]
+    options += ["--feedback-per-minute=1000", "--feedback-max-bytes=600000000"]
     picture, numbers, kept = large_picture(), count(), set()
 
     def send(server):
