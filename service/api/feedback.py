@@ -104,7 +104,7 @@ def _check_host() -> None:
     For the browser, such a page is of the same origin as the service (DNS rebinding). It cannot
     know a token.
     """
-    host = request.headers.get("Host", "localhost")  # a browser always sends it
+    host = request.headers.get("Host", "")
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:  # it has only one bracket of an IPv6 address
