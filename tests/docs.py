@@ -86,7 +86,7 @@ def parameters() -> None:
             comment += [after] if after else []
             if comment and (len(path) > 1 or value):
                 is_short = value and value != "[" and len(value) < 40
-                meaning = " ".join(comment).replace("|", "\\|")
+                meaning = " ".join(comment)
                 rows.append([f"`{'.'.join(path)}`", f"`{value}`" if is_short else "", meaning])
             comment = []
         else:
@@ -282,7 +282,7 @@ def options(module: str, **defaults: str) -> None:
         default = defaults.get(action.dest, _default(action.default))
         # Python 3.11 and 3.12 add the default of a switch to its help.
         meaning = (action.help or "").removesuffix(" (default: %(default)s)")
-        rows.append([name, default, meaning.replace("|", "\\|")])
+        rows.append([name, default, meaning])
     _table(["option", "default", "meaning"], rows)
 
 
@@ -482,7 +482,8 @@ def _default(value: object) -> str:
 
 
 def _table(header: list[str], rows: list[list[str]]) -> None:
-    lines = [header, ["---"] * len(header), *rows]
+    escaped = [[cell.replace("|", r"\|") for cell in row] for row in rows]
+    lines = [header, ["---"] * len(header), *escaped]
     _show("\n".join(f"| {' | '.join(cells)} |" for cells in lines))
 
 

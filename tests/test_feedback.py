@@ -6,14 +6,18 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from array import array
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from itertools import count
 
+import cv2
+import numpy as np
 import pytest
 import requests
 
@@ -28,7 +32,7 @@ from service.feedback import (
     TooManyError,
     is_loopback,
 )
-from tests.conftest import PROJECT, in_process, running_server, start
+from tests.conftest import ENVIRONMENT, PROJECT, in_process, running_server, start
 from tests.test_disk import fill, mount
 
 PNG = b"\x89PNG\r\n\x1a\n"  # the folder does not decode pictures
@@ -307,3 +311,70 @@ def test_two_workers_keep_each_correction_once_and_stay_within_the_limits(
             "refused": 0,
             "failed": 0,
         }
+
+
+CLIENTS = 2
+SUFFIXES = (".bmp", ".json")
+LARGE = 1 << 20  # bytes: a file that has reached this size is a picture, and not yet whole
+
+
+def large_picture():
+    """Return a picture of a 1 of 9 MB, so that writing it takes long."""
+    image = np.full((3000, 3000), 255, np.uint8)
+    image[500:2500, 1400:1600] = 0
+    return cv2.imencode(".bmp", image)[1].tobytes()
+
+
+def grows(file):
+    with suppress(FileNotFoundError):
+        return file.stat().st_size >= LARGE
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_a_kill_in_the_middle_of_a_write_leaves_whole_corrections_or_none(
+    artifact, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path))  # where the kill leaves files
+    lock, inbox = artifact.path / "dvc.lock", tmp_path / "inbox"
+    options = ["--workers=2", f"--lock={lock}", f"--feedback={inbox}"]
+    options += ["--feedback-per-minute=1000", "--feedback-max-bytes=600000000"]
+    picture, numbers, kept = large_picture(), count(), set()
+
+    def send(server):
+        content = picture + str(next(numbers)).encode()  # decoders ignore what follows the pixels
+        files, fields = {"image": ("1.bmp", content)}, {"label": "1"}
+        answer = requests.post(f"{server.url}/feedback", fields, files=files, timeout=60)
+        assert answer.status_code == 200, answer.text
+        kept.add(answer.json()["sha256"])
+
+    def send_until_the_kill(server):
+        with suppress(requests.ConnectionError):
+            while True:
+                send(server)
+
+    # A write may end before the kill arrives, so there may be another attempt.
+    while not grows(inbox / NEW):
+        with running_server(PROJECT, *options) as server, ThreadPoolExecutor(CLIENTS) as clients:
+            # The main process first, because it replaces a worker that dies.
+            processes, before = [server.process.pid, *server.workers()], len(kept)
+            storm = [clients.submit(send_until_the_kill, server) for _ in range(CLIENTS)]
+            while len(kept) < before + 3 or not grows(inbox / NEW):
+                assert not any(each.done() for each in storm)
+            for process in processes:
+                os.kill(process, signal.SIGKILL)
+            server.process.wait()
+        for each in storm:
+            each.result()
+
+    files = [file for file in inbox.glob("*/*") if file.is_file()]
+    assert all(file.stem == next(iter(named_in(file))) for file in files)
+    pictures, facts = ({file.stem for file in files if file.suffix == end} for end in SUFFIXES)
+    assert kept <= facts <= pictures
+    assert len(pictures - facts) <= 1  # the one that the kill interrupted, if its picture was whole
+    with running_server(PROJECT, *options) as server:
+        assert len(corrections(inbox)) == 2 * len(facts)
+        assert {file.stem for file in inbox.glob("1/*.bmp")} == facts
+        send(server)
+        assert len(corrections(inbox)) == 2 * len(facts) + 2

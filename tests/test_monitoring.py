@@ -46,7 +46,7 @@ DEADLINE = 90  # seconds to wait for a condition
 
 def shorten(text: str) -> str:
     """Replace the durations of queries and rules."""
-    text = re.sub(r"\[(5m|\$__rate_interval)\]", f"[{RANGE}]", text)
+    text = re.sub(r"\[(5m|1h|\$__rate_interval)\]", f"[{RANGE}]", text)
     return re.sub(r"for: \d+m", f"for: {FOR}", text)
 
 
@@ -168,6 +168,12 @@ def recognize(server: Server, *pictures: bytes) -> requests.Response:
     return requests.post(f"{server.url}/recognize", files=parts, timeout=60)
 
 
+def correct(server: Server, picture: bytes) -> requests.Response:
+    """Send a correction."""
+    part = {"image": ("digit.png", picture)}
+    return requests.post(f"{server.url}/feedback", {"label": "1"}, files=part, timeout=60)
+
+
 def enlarged(image: np.ndarray) -> bytes:
     """Return an image as a picture of 400 x 400 pixels."""
     return cv2.imencode(".png", cv2.resize(image, (400, 400)))[1].tobytes()
@@ -209,10 +215,13 @@ def test_every_query_returns_data_and_every_alert_fires_and_goes_again(
     graph = folder / "data/model/saved_model.pb"
     intact = graph.read_bytes()
     port = free_port()
-    options = f"--lock={folder / 'dvc.lock'}", "--workers=1", "--queue=1"
+    options = [f"--lock={folder / 'dvc.lock'}", "--workers=1", "--queue=1"]
+    options += [f"--feedback={tmp_path / 'inbox'}", "--feedback-max-files=1"]
+    options += ["--feedback-per-minute=1000"]  # more than the test sends
     with prometheus(tmp_path, f"127.0.0.1:{port}") as monitor:
         with running_server(PROJECT, *options, port=port) as server:
             assert recognize(server, *pictures).ok
+            assert correct(server, pictures[0]).ok
             with repeating(lambda: recognize(server, next(one_by_one))):
                 monitor.wait_for_data(*RECORDED, *SHOWN)
                 wait_until(lambda: monitor.firing() == set(), "no alert fires")
@@ -225,6 +234,7 @@ def test_every_query_returns_data_and_every_alert_fires_and_goes_again(
             with repeating(
                 lambda: recognize(server, *large),
                 lambda: recognize(server, pictures[0]),
+                lambda: correct(server, pictures[1]),
                 lambda: requests.get(f"{server.url}/model/", timeout=60),
             ):
                 during = set(ALERTS) - {"MnistDown"}

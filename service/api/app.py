@@ -75,7 +75,7 @@ def create(
     tensorflow_serving.init_app(app, model)
     open_inference.init_app(app, model)
     if inbox:
-        feedback.init_app(app, model, inbox, cors_origin)
+        feedback.init_app(app, model, inbox, cors_origin, token)
 
     # One hook instead of several, and no `request` proxy: both cost time on every request.
     @app.before_request

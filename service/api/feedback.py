@@ -5,6 +5,7 @@ curl -F image=@104.png -F label=9 localhost:8080/feedback
 
 import re
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 from flask import Flask, Response, request
@@ -20,7 +21,7 @@ from werkzeug.exceptions import (
 from service import metrics
 from service.api import limits, request_body, uploads
 from service.api.responses import json_response
-from service.feedback import Correction, FullError, Inbox, TooManyError
+from service.feedback import Correction, FullError, Inbox, TooManyError, is_loopback
 from service.recognition import images
 from service.recognition.images import ImageError
 from service.served_model import Model
@@ -47,7 +48,9 @@ class _Form(NamedTuple):
     version: str | None
 
 
-def init_app(app: Flask, model: Model, inbox: Inbox, cors_origin: str | None) -> None:
+def init_app(
+    app: Flask, model: Model, inbox: Inbox, cors_origin: str | None, token: str | None
+) -> None:
     """Add the route `/feedback` to an application.
 
     Args:
@@ -56,13 +59,17 @@ def init_app(app: Flask, model: Model, inbox: Inbox, cors_origin: str | None) ->
         inbox: The folder that keeps the corrections.
         cors_origin: The origin whose pages may send corrections besides the service's own, `*` for
             all, or None.
+        token: The token that every request must carry, or None.
     """
     count = metrics.current().feedback()
 
     @app.post("/feedback")
     def correct() -> Response:
         try:
-            sha256 = _keep(model, inbox, cors_origin)
+            if token is None:
+                _check_host()
+            _check_origin(cors_origin)
+            sha256 = _keep(model, inbox)
         except (HTTPException, ImageError) as error:
             code = error.code if isinstance(error, HTTPException) else None
             count[RESULTS.get(code or 0, "refused")].inc()
@@ -74,9 +81,8 @@ def init_app(app: Flask, model: Model, inbox: Inbox, cors_origin: str | None) ->
         return json_response({"kept": True, "sha256": sha256})
 
 
-def _keep(model: Model, inbox: Inbox, cors_origin: str | None) -> str:
+def _keep(model: Model, inbox: Inbox) -> str:
     """Check the correction of the current request, and keep it."""
-    _check_origin(cors_origin)
     form = _read_form()
     try:
         # Once, and before the picture is decoded: the event loop refuses what is too much at once.
@@ -90,6 +96,25 @@ def _keep(model: Model, inbox: Inbox, cors_origin: str | None) -> str:
         raise TooManyRequests(str(error), retry_after=error.seconds) from error
     except FullError as error:
         raise InsufficientStorage(str(error)) from error
+
+
+def _check_host() -> None:
+    """Refuse a page that has given its own host name the address of this machine.
+
+    For the browser, such a page is of the same origin as the service (DNS rebinding). It cannot
+    know a token.
+    """
+    host = request.headers.get("Host", "")
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # it has only one bracket of an IPv6 address
+        name = ""
+    if not is_loopback(name):
+        raise Forbidden(
+            "Without a token, this service takes corrections only if the host in the address is "
+            f"localhost or a loopback address, not {host!r}; start it with --token-file, also "
+            "behind a proxy."
+        )
 
 
 def _check_origin(cors_origin: str | None) -> None:

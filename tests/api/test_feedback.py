@@ -232,3 +232,38 @@ def test_no_page_of_another_origin_may_send_corrections_unless_it_is_named(
     ]:
         headers = {"Origin": origin, "Sec-Fetch-Site": site}
         assert send(receiver, picture, headers, label="7").status_code == status
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8080", "127.0.0.1", "127.8.0.1:8080", "[::1]", "[::1]:8080"]
+)
+def test_a_page_of_the_service_itself_may_send_corrections(client, picture, host):
+    assert send(client, picture, {"Host": host}, label="7").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(
+            "attacker.example",
+            "attacker.example:8080",
+            "localhost.attacker.example",
+            "0.0.0.0:8080",
+        ),
+        *("127.0.0.1.attacker.example", "192.168.0.1", "[fe80::1]:8080", "[::1", ":8080", "x@y"),
+    ],
+)
+def test_without_a_token_a_page_may_not_rename_the_machine(
+    artifact, client, folder, tmp_path, picture, host
+):
+    """A page may give its own host name the address of the visitor's machine (DNS rebinding)."""
+    answer = send(client, picture, {"Host": host, "Sec-Fetch-Site": "same-origin"}, label="7")
+    assert (answer.status_code, list(folder.glob("*/*"))) == (403, [])
+    assert answer.json() == {
+        "error": "Without a token, this service takes corrections only if the host in the address "
+        f"is localhost or a loopback address, not {host!r}; start it with --token-file, also "
+        "behind a proxy."
+    }
+    locked = in_process(artifact, inbox=Inbox(tmp_path), token="t" * 32)
+    headers = {"Host": host, "Authorization": f"Bearer {'t' * 32}"}
+    assert send(locked, picture, headers, label="7").status_code == 200
