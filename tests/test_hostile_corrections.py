@@ -22,11 +22,11 @@ from tests.conftest import PROJECT, Artifact, Server, running_server
 from tests.test_feedback import corrections
 
 CLIENTS, EACH = 4, 2500
-MAX_FILES, MAX_BYTES = 40, 30_000
+MAX_FILES, MAX_BYTES = 20, 10_000
 OPTIONS = [
     f"--feedback-max-files={MAX_FILES}",
     f"--feedback-max-bytes={MAX_BYTES}",
-    "--feedback-per-minute=1000",
+    "--feedback-per-minute=300",
 ]
 FORM = "multipart/form-data; boundary=x"
 # The result in `mnist_feedback_total` of each status. 413 and 503 do not occur.
