@@ -88,7 +88,7 @@ class Copies:
                 for image in images:
                     self._sender.send(image.tobytes())
 
-    def open(self) -> None:
+    def begin(self) -> None:
         """Empty the queue, and let the workers fill it."""
         self._receiver.setblocking(False)
         with suppress(BlockingIOError):
@@ -193,7 +193,7 @@ def _compare(
     counted = metrics.Shadow([each.version for each in artifacts])
     answers = np.empty((count, 2, 3))  # an `Answer` of each artifact to each image
     done = 0
-    copies.open()
+    copies.begin()
     while done < count:
         try:
             image = copies.take()

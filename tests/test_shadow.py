@@ -299,13 +299,13 @@ def test_copies_are_only_made_while_a_trial_wants_them_and_never_block():
     copies, images = Copies(), np.arange(2 * 784, dtype=np.uint16).reshape(2, 28, 28)
     images = images.astype(np.uint8)
     copies.offer(images)
-    copies.open()
+    copies.begin()
     copies.offer(images[1:])
     assert (copies.take() == images[1:]).all()
     for _ in range(10_000):
         copies.offer(images[:1])  # more than the queue has room for
     copies.wanted.turn_off()
     assert (copies.take() == images[:1]).all()
-    copies.open()  # for the next trial
+    copies.begin()  # for the next trial
     copies.offer(images[1:])
     assert (copies.take() == images[1:]).all()
