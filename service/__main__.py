@@ -238,6 +238,7 @@ def _serve(
         return _supervise(workers, watcher, signal_pipe, draining, options.drain)
     finally:
         _close(listeners)
+        watcher.stop()
         workers.stop()
 
 

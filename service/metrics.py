@@ -215,23 +215,23 @@ class Shadow:
         values.ValueClass = _values(SHADOW)
         images = Counter(
             "mnist_shadow_images_total",
-            "Images that a new artifact also recognized, in the shadow of the one in service.",
+            "Images on which a trial has compared the new artifact with the one in service.",
             ["version"],
         )
         disagreements = Counter(
             "mnist_shadow_disagreements_total",
-            "Those to which it gave another label than the artifact in service.",
+            "Images for which the new artifact predicts another label than the one in service.",
             ["version"],
         )
         confidence = Histogram(
             "mnist_shadow_confidence_ratio",
-            "Probability of the predicted label, by each of the two artifacts.",
+            "Probability of the predicted label in a trial, for each of the two artifacts.",
             ["version"],
             buckets=CONFIDENCES,
         )
         seconds = Histogram(
             "mnist_shadow_seconds",
-            "Seconds to recognize an image, by each of the two artifacts.",
+            "Seconds to recognize an image in a trial, for each of the two artifacts.",
             ["version"],
             buckets=(0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05),
         )

@@ -210,26 +210,27 @@ def _add_shadow(parser: argparse.ArgumentParser) -> None:
         "--shadow",
         type=_number(0, 1_000_000),
         default=0,
-        help="number of live images that a new model must first answer, unseen by clients, beside "
-        "the one in service; 0 lets it take over at once",
+        help="number of live images; the service compares a new model with the one in service on "
+        "copies of them before it takes over, unseen by clients; 0 lets it take over at once",
     )
     group.add_argument(
         "--shadow-max-disagreement",
         type=_decimal(0, 1),
         default=0.05,
-        help="maximum fraction of these images to which the two give different labels",
+        help="maximum fraction of these images for which the two models predict different labels",
     )
     group.add_argument(
         "--shadow-max-confidence-loss",
         type=_decimal(0, 1),
         default=0.02,
-        help="how much lower the mean confidence of the new model may be, of 1",
+        help="maximum loss of mean confidence; 0.02 allows 0.97 instead of 0.99",
     )
     group.add_argument(
         "--shadow-max-slowdown",
         type=_decimal(0.01, 1000),
         default=1.5,
-        help="maximum ratio of the median time that an image takes the new model",
+        help="maximum ratio of the new model's median time for an image to that of the one in "
+        "service",
     )
 
 

@@ -10,6 +10,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from threading import Event, Thread
 
@@ -98,13 +99,25 @@ class Watcher(Thread):
         self._always = always
         self._begin_trial = begin_trial
         self._woken = Event()
+        self._stopped = False
+        self._trying: ForkProcess | None = None  # the process that tries an artifact
         self._checked = _snapshot(lock)
         self.served = self._verify(self._read())
+        self._kept = {self.served.folder}
         publish(private, [self.served])
 
     def wake(self) -> None:
         """Check now."""
         self._woken.set()
+
+    def stop(self) -> None:
+        """Stop checking, and end the process that tries an artifact."""
+        self._stopped = True
+        while self.is_alive():
+            if self._trying:
+                self._trying.kill()
+            self.wake()
+            self.join(0.1)
 
     def try_to_load(self, artifact: ModelStatus) -> None:
         """Load a verified artifact once, in a separate process.
@@ -112,7 +125,7 @@ class Watcher(Thread):
         Raises:
             PinError: The engine cannot load it.
         """
-        trial = supervisor.start(engines.load, Path(artifact.folder), self._engine)
+        self._trying = trial = supervisor.start(engines.load, Path(artifact.folder), self._engine)
         trial.join(TRIAL_TIMEOUT)
         trial.kill()
         trial.join()
@@ -126,6 +139,8 @@ class Watcher(Thread):
         before = self._checked
         while True:
             woken = self._woken.wait(PERIOD if self._always else None)
+            if self._stopped:
+                return
             self._woken.clear()
             now = _snapshot(self._lock)
             # Wait until two snapshots are equal: another program may still be writing.
@@ -133,6 +148,7 @@ class Watcher(Thread):
                 self._checked = now
                 try:
                     self._update(woken)
+                    self._remove_folders()
                 except Exception:
                     logger.exception(
                         "The check for a new artifact failed; still serving the old one"
@@ -156,13 +172,13 @@ class Watcher(Thread):
             if self._begin_trial and not self._passes(self._begin_trial, new):
                 return
         except PinError as error:
+            if self._stopped:  # `stop` has ended the process
+                return
             publish(self._private, [ModelStatus(version, "END", str(error)), self.served])
             logger.error("%s; still serving %s", error, self.served.version)
             return
         old, self.served = self.served, new
-        for folder in self._private.iterdir():
-            if folder.is_dir() and str(folder) not in (old.folder, new.folder):
-                shutil.rmtree(folder)
+        self._kept = {old.folder, new.folder}  # a worker may still be loading the old one
         # The artifact in service comes last: if two have one MD5, TensorFlow Serving's interface
         # shows the last.
         publish(self._private, [replace(old, status="END", folder=""), new])
@@ -180,8 +196,11 @@ class Watcher(Thread):
         logger.info("Trying %s %s in the shadow of %s", self._name, new, self.served.version)
         served, tried = (Artifact(each.version, Path(each.folder)) for each in (self.served, new))
         trial = begin_trial(served, tried)
+        self._trying = trial.process
+        found = None
         try:
-            while (found := trial.result(PERIOD)) is None:
+            while found is None:
+                found = trial.result(PERIOD)
                 changed = self._always and _snapshot(self._lock) != self._checked
                 if changed or self._woken.is_set():
                     logger.info("Stopping the trial of %s to check again", new.version)
@@ -192,6 +211,12 @@ class Watcher(Thread):
             trial.stop()
         logger.info("%s %s gave %s", self._name, new.version, found)
         return True
+
+    def _remove_folders(self) -> None:
+        """Remove the copies of artifacts that the service has refused or no longer serves."""
+        for folder in self._private.iterdir():
+            if folder.is_dir() and str(folder) not in self._kept:
+                shutil.rmtree(folder)
 
     def _verify(self, pinned: Pin) -> ModelStatus:
         """Copy the artifact to the private folder, and verify the copy."""

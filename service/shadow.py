@@ -7,8 +7,6 @@ priority, so it runs in idle time. While it is busy, the workers drop the copies
 
 import os
 import socket
-import statistics
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
@@ -76,7 +74,6 @@ class Copies:
 
     def __init__(self) -> None:
         self._receiver, self._sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._receiver.settimeout(CHECK)
         self._sender.setblocking(False)
         self.wanted = supervisor.Flag()
 
@@ -90,6 +87,15 @@ class Copies:
             with suppress(OSError):  # the queue is full
                 for image in images:
                     self._sender.send(image.tobytes())
+
+    def begin(self) -> None:
+        """Empty the queue, and let the workers fill it."""
+        self._receiver.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:  # the trial before has left images
+                self._receiver.recv(SIDE * SIDE)
+        self._receiver.settimeout(CHECK)
+        self.wanted.turn_on()
 
     def take(self) -> np.ndarray:
         """Wait for an image, and return it.
@@ -136,7 +142,7 @@ class Trial:
         self._copies, self._bounds = copies, bounds
         self._new = f"the pinned artifact {new.version}"
         self._result, sender = Pipe(duplex=False)
-        self._process = supervisor.start(
+        self.process = supervisor.start(
             _compare, copies, bounds.images, engine, (served, new), sender, os.getpid()
         )
         sender.close()
@@ -167,9 +173,9 @@ class Trial:
 
     def stop(self) -> None:
         """End the process."""
-        self._copies.wanted.turn_off()
-        self._process.kill()
-        self._process.join()
+        self.process.kill()
+        self.process.join()
+        self._copies.wanted.turn_off()  # only now, because the process turns it on
         self._result.close()
 
 
@@ -185,9 +191,10 @@ def _compare(
     os.nice(LOWEST)
     recognizers = [engines.load(each.folder, engine) for each in artifacts]
     counted = metrics.Shadow([each.version for each in artifacts])
-    pairs: list[tuple[Answer, Answer]] = []
-    copies.wanted.turn_on()
-    while len(pairs) < count:
+    answers = np.empty((count, 2, 3))  # an `Answer` of each artifact to each image
+    done = 0
+    copies.begin()
+    while done < count:
         try:
             image = copies.take()
         except TimeoutError:
@@ -195,31 +202,24 @@ def _compare(
                 return
             continue
         # The second of the two finds the image in the processor's cache, so they take turns.
-        order = 1 if len(pairs) % 2 else -1
+        order = 1 if done % 2 else -1
         pair = [_answer(recognizer, image) for recognizer in recognizers[::order]][::order]
-        pairs.append((pair[0], pair[1]))
+        answers[done] = pair
+        done += 1
         labels, confidences, seconds = zip(*pair, strict=True)
         counted.add(labels[0] != labels[1], confidences, seconds)
     copies.wanted.turn_off()
-    result.send(_comparison(pairs))
+    result.send(_comparison(answers))
 
 
-def _comparison(pairs: list[tuple[Answer, Answer]]) -> Comparison:
-    served, new = zip(*pairs, strict=True)
+def _comparison(answers: np.ndarray) -> Comparison:
+    labels, confidences, seconds = answers.transpose(2, 0, 1)
     return Comparison(
-        images=len(pairs),
-        disagreements=sum(each.label != other.label for each, other in pairs),
-        confidence=(_mean(served), _mean(new)),
-        seconds=(_median(served), _median(new)),
+        images=len(answers),
+        disagreements=int((labels[:, 0] != labels[:, 1]).sum()),
+        confidence=tuple(confidences.mean(0).tolist()),
+        seconds=tuple(np.median(seconds, 0).tolist()),
     )
-
-
-def _mean(answers: Iterable[Answer]) -> float:
-    return statistics.fmean(answer.confidence for answer in answers)
-
-
-def _median(answers: Iterable[Answer]) -> float:
-    return statistics.median(answer.seconds for answer in answers)
 
 
 def _answer(recognizer: Recognizer, image: np.ndarray) -> Answer:

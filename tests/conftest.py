@@ -475,7 +475,8 @@ def running_server(
         certificate: The file of its TLS certificate, or None if it speaks plain HTTP.
     """
     port = port or free_port()
-    with TemporaryFile("w+") as output:  # a pipe would fill up
+    # A pipe would fill up. With the mode "w+", the service would write where a test has read.
+    with TemporaryFile("a+") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "service", f"--port={port}", *options],
             cwd=folder,

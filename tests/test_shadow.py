@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.recognition.engines import FLATBUFFER
 from service.shadow import LOWEST, Bounds, Comparison, Copies
-from tests.conftest import PROJECT, pin_artifact, pinned_version, running_server
+from tests.conftest import ENVIRONMENT, PROJECT, pin_artifact, pinned_version, running_server
 
 TIMEOUT = 300  # seconds; a trial has the lowest priority
 IMAGES = 100
@@ -37,6 +37,7 @@ class Folder:
         self.lock = path / "dvc.lock"
         self.first = pinned_version(path)
         self._flatbuffer = path / "data/model" / FLATBUFFER
+        self._note = path / "data/model/note.txt"
         self._content = self._flatbuffer.read_bytes()
 
     def pin(self, change: Callable[[np.ndarray], np.ndarray]) -> str:
@@ -55,11 +56,12 @@ class Folder:
     def pin_same_network(self) -> str:
         """Pin another artifact with the same network, and return its version."""
         self._flatbuffer.write_bytes(self._content)
-        (self._flatbuffer.parent / "note.txt").write_text("another version")
+        self._note.write_text("another version")
         return self._pin()
 
     def pin_first(self) -> None:
         self._flatbuffer.write_bytes(self._content)
+        self._note.unlink(missing_ok=True)
         assert self._pin() == self.first
 
     def _pin(self) -> str:
@@ -153,6 +155,11 @@ def trials(server) -> list[int]:
     return [child for child in every if os.getpriority(os.PRIO_PROCESS, child) == LOWEST]
 
 
+def ended(process: int) -> bool:
+    """Return whether a process has ended, even if its parent does not know it yet."""
+    return not Path(f"/proc/{process}/exe").exists()
+
+
 def test_under_load_a_good_artifact_takes_over_and_a_worse_or_broken_one_does_not(
     folder, png_files, artifact
 ):
@@ -206,7 +213,8 @@ def test_under_load_a_good_artifact_takes_over_and_a_worse_or_broken_one_does_no
     assert f"Serving data/model {good} " in output
 
 
-def test_a_trial_ends_with_another_pin_and_with_its_process(folder):
+def test_a_trial_ends_with_another_pin_and_with_its_process(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path))
     with serving(folder, "--workers=1") as server:
         folder.pin(lambda weights: -weights)
         wait_until(lambda: len(trials(server)) == 1, "no trial begins")
@@ -223,6 +231,39 @@ def test_a_trial_ends_with_another_pin_and_with_its_process(folder):
         failed = f"service: the pinned artifact {new} failed with live images; make another"
         wait_until(logged(server, failed), "the failure is not reported")
         assert version(server) == folder.first
+        wait_until(
+            lambda: len(list(tmp_path.glob("mnist-service-*/artifacts/*/"))) == 1,
+            "the refused artifacts stay in the temporary folder",
+        )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_trial_ends_with_the_service(folder, number):
+    with serving(folder, "--workers=1") as server:
+        new = folder.pin_same_network()
+        wait_until(lambda: len(trials(server)) == 1, "no trial begins")
+        [trial] = trials(server)
+        server.process.send_signal(number)
+        server.process.wait(TIMEOUT)
+        assert server.process.returncode == 0
+        assert not Path(f"/proc/{trial}").exists()
+        *_, last = server.stop().splitlines()
+    assert last.startswith(f"Trying data/model {new} ")
+
+
+def test_an_artifact_that_is_no_longer_pinned_does_not_take_over(folder, png_files, artifact):
+    with serving(folder, "--workers=1", "--shadow-max-slowdown=1000") as server:
+        folder.pin_same_network()
+        wait_until(lambda: len(trials(server)) == 1, "no trial begins")
+        wait_until(lambda: "LOADING" in states(server), "no state shows the trial")
+        [trial] = trials(server)
+        server.process.send_signal(signal.SIGSTOP)
+        with load(server, png_files, artifact.predictions):
+            wait_until(lambda: ended(trial), "the trial goes on")
+        folder.pin_first()
+        server.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: len(states(server)) == 1, "the service still shows the artifact")
+        assert "from now on" not in server.stop()
 
 
 def test_a_trial_ends_when_the_service_is_killed(folder):
@@ -231,7 +272,7 @@ def test_a_trial_ends_when_the_service_is_killed(folder):
         wait_until(lambda: len(trials(server)) == 1, "no trial begins")
         [trial] = trials(server)
         server.process.kill()
-        wait_until(lambda: not Path(f"/proc/{trial}/exe").exists(), "the trial goes on")
+        wait_until(lambda: ended(trial), "the trial goes on")
 
 
 @pytest.mark.parametrize(
@@ -258,10 +299,13 @@ def test_copies_are_only_made_while_a_trial_wants_them_and_never_block():
     copies, images = Copies(), np.arange(2 * 784, dtype=np.uint16).reshape(2, 28, 28)
     images = images.astype(np.uint8)
     copies.offer(images)
-    copies.wanted.turn_on()
+    copies.begin()
     copies.offer(images[1:])
     assert (copies.take() == images[1:]).all()
     for _ in range(10_000):
         copies.offer(images[:1])  # more than the queue has room for
     copies.wanted.turn_off()
     assert (copies.take() == images[:1]).all()
+    copies.begin()  # for the next trial
+    copies.offer(images[1:])
+    assert (copies.take() == images[1:]).all()
