@@ -85,7 +85,7 @@ class Watcher(Thread):
             private: A folder that only this service can write to.
             always: Whether to check every second. Otherwise only `wake` starts a check.
             begin_trial: A function from the served and the new artifact to a trial that the new one
-                must pass, or None if it takes over without one.
+                must pass unless it has been in service before, or None if no artifact needs one.
 
         Raises:
             PinError: No artifact is pinned, or the files on disk differ from it.
@@ -104,6 +104,7 @@ class Watcher(Thread):
         self._checked = _snapshot(lock)
         self.served = self._verify(self._read())
         self._kept = {self.served.folder}
+        self._proven = {self.served}  # the artifacts that have been in service
         publish(private, [self.served])
 
     def wake(self) -> None:
@@ -169,8 +170,10 @@ class Watcher(Thread):
             publish(self._private, [ModelStatus(version, "LOADING"), self.served])
             new = self._verify(pinned)
             self.try_to_load(new)
-            if self._begin_trial and not self._passes(self._begin_trial, new):
-                return
+            if self._begin_trial and new not in self._proven:
+                if not self._passes(self._begin_trial, new):
+                    return
+                self._proven.add(new)
         except PinError as error:
             if self._stopped:  # `stop` has ended the process
                 return
