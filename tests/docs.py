@@ -202,10 +202,11 @@ def handwriting() -> None:
     """Accuracy on the digits that are held back from the other handwriting."""
     sources = yaml.safe_load((PROJECT / "params.yaml").read_text())["data"]["handwriting"]
     found = _json("data/evaluation/metrics.json")["handwriting"]
+    keys = ("accuracy", "expected_calibration_error", "unsure")
     _table(
         ["source", "license", "accuracy", "expected calibration error", "confidence below 50%"],
         [
-            [name, terms, *(f"{found[name][key]:.2%}" for key in found[name])]
+            [name, terms, *(f"{found[name][key]:.2%}" for key in keys)]
             for name, terms in ((source["name"], source["license"]) for source in sources)
         ],
     )
