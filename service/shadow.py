@@ -78,7 +78,7 @@ class Copies:
         self.wanted = supervisor.Flag()
 
     def offer(self, images: np.ndarray) -> None:
-        """Put copies of images into the queue if a trial wants them, as many as it has room for.
+        """Put copies of images into the queue if a trial wants one, as many as it has room for.
 
         Args:
             images: The images that the network received, uint8 (N, 28, 28).
@@ -88,17 +88,16 @@ class Copies:
                 for image in images:
                     self._sender.send(image.tobytes())
 
-    def begin(self) -> None:
-        """Empty the queue, and let the workers fill it."""
+    def empty(self) -> None:
+        """Remove the images that the trial before has left."""
         self._receiver.setblocking(False)
         with suppress(BlockingIOError):
-            while True:  # the trial before has left images
+            while True:
                 self._receiver.recv(SIDE * SIDE)
         self._receiver.settimeout(CHECK)
-        self.wanted.turn_on()
 
     def take(self) -> np.ndarray:
-        """Wait for an image, and return it.
+        """Ask the workers for an image, and wait for it.
 
         Returns:
             The image, uint8 (1, 28, 28).
@@ -106,7 +105,12 @@ class Copies:
         Raises:
             TimeoutError: There was none for `CHECK` seconds.
         """
-        return np.frombuffer(self._receiver.recv(SIDE * SIDE), np.uint8).reshape(1, SIDE, SIDE)
+        self.wanted.turn_on()
+        try:
+            content = self._receiver.recv(SIDE * SIDE)
+        finally:
+            self.wanted.turn_off()  # else, the workers would try in vain to add to a full queue
+        return np.frombuffer(content, np.uint8).reshape(1, SIDE, SIDE)
 
 
 class Answer(NamedTuple):
@@ -193,7 +197,7 @@ def _compare(
     counted = metrics.Shadow([each.version for each in artifacts])
     answers = np.empty((count, 2, 3))  # an `Answer` of each artifact to each image
     done = 0
-    copies.begin()
+    copies.empty()
     while done < count:
         try:
             image = copies.take()
@@ -208,7 +212,6 @@ def _compare(
         done += 1
         labels, confidences, seconds = zip(*pair, strict=True)
         counted.add(labels[0] != labels[1], confidences, seconds)
-    copies.wanted.turn_off()
     result.send(_comparison(answers))
 
 

@@ -15,6 +15,7 @@ from tests.conftest import PROJECT
 
 TEXT = "\n".join(file.read_text() for file in docs.DOCUMENTS)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+CELL_END = re.compile(r"(?<!\\)\|")
 FENCE = re.compile(r"^```.*?^```", re.M | re.S)
 
 
@@ -61,6 +62,18 @@ def test_the_generated_parts_are_fresh(tmp_path):
     check = [sys.executable, "-m", "tests.docs", "--check"]
     done = subprocess.run(check, cwd=folder, check=False, capture_output=True, text=True)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}\nRun `make docs`."
+
+
+def test_every_row_of_a_table_has_the_cells_of_its_header():
+    tables = re.findall(r"(?:^\|.*\|\n)+", TEXT, re.M)
+    wrong = [
+        row
+        for header, *rows in (table.splitlines() for table in tables)
+        for row in rows
+        if len(CELL_END.findall(row)) != len(CELL_END.findall(header))
+    ]
+    assert tables
+    assert wrong == []
 
 
 @pytest.mark.parametrize("module", ["service", "service.bulk", "stages.commands.review"])

@@ -305,17 +305,20 @@ def test_each_bound_is_an_option(change, exceeded):
     assert BOUNDS.exceeded(replace(SAME, **change)) == exceeded
 
 
-def test_copies_are_only_made_while_a_trial_wants_them_and_never_block():
+def test_copies_are_only_made_while_a_trial_wants_one_and_never_block():
     copies, images = Copies(), np.arange(2 * 784, dtype=np.uint16).reshape(2, 28, 28)
     images = images.astype(np.uint8)
+    copies.empty()
     copies.offer(images)
-    copies.begin()
+    copies.wanted.turn_on()
     copies.offer(images[1:])
     assert (copies.take() == images[1:]).all()
+    assert not copies.wanted.is_on()
+    copies.wanted.turn_on()
     for _ in range(10_000):
         copies.offer(images[:1])  # more than the queue has room for
-    copies.wanted.turn_off()
     assert (copies.take() == images[:1]).all()
-    copies.begin()  # for the next trial
+    copies.empty()  # for the next trial
+    copies.wanted.turn_on()
     copies.offer(images[1:])
     assert (copies.take() == images[1:]).all()

@@ -61,6 +61,12 @@ def load(name: str) -> Result:
     return Result(**saved, tables=tables)
 
 
+def number(cell: Cell) -> float:
+    """Return the number in a cell that has only one."""
+    assert isinstance(cell, int | float)
+    return cell
+
+
 def processor() -> str:
     """The number of cores and the processor's name; on Linux its family and model too."""
     if sys.platform == "linux":
