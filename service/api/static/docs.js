@@ -46,14 +46,15 @@ function askForToken() {
   ui.authActions.showDefinitions(ui.authSelectors.definitionsToAuthorize());
 }
 
-// As of Swagger UI 5.34, the fields of parameters and of bodies, and the button that closes a dialog,
-// have no accessible name.
+// As of Swagger UI 5.34, the fields of parameters and of bodies, the list of servers, and the button
+// that closes a dialog have no accessible name.
 function nameControls() {
   const fields = ".opblock-body :is(input, select, textarea):not([aria-label])";
   for (const field of page.querySelectorAll(fields)) {
     const { paramName, propertyName } = field.closest("tr")?.dataset ?? {};
     field.setAttribute("aria-label", paramName ?? propertyName ?? "Request body");
   }
+  page.querySelector("#servers")?.setAttribute("aria-label", "Server");
   page.querySelector(".close-modal")?.setAttribute("aria-label", "Close");
 }
 
