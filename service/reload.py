@@ -191,7 +191,8 @@ class Watcher(Thread):
         """Wait for the end of a trial.
 
         Returns:
-            True if the artifact may take over, and False if there is another check to do first.
+            True if the artifact may take over, and False if there is another check to do first, or
+            if the service stops.
 
         Raises:
             PinError: The artifact may not take over.
@@ -204,6 +205,8 @@ class Watcher(Thread):
         try:
             while found is None:
                 found = trial.result(PERIOD)
+                if self._stopped:
+                    return False
                 changed = self._always and _snapshot(self._lock) != self._checked
                 if changed or self._woken.is_set():
                     logger.info("Stopping the trial of %s to check again", new.version)
