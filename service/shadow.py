@@ -1,8 +1,8 @@
 """Try a new artifact in the shadow of the one in service, before it takes over (`--shadow`).
 
-During a trial, the workers send copies of the images that they recognize to one more process, which
-recognizes each copy with both artifacts and compares the answers. This process has the lowest
-priority, so it runs in idle time. While it is busy, the workers drop the copies: no client waits.
+During a trial, one more process recognizes copies of live images with both artifacts and compares
+the answers. It has the lowest priority, so it runs in idle time. The workers send it a copy only
+when it asks for one, and never wait for it.
 """
 
 import os

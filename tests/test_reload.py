@@ -82,8 +82,8 @@ def sha256(server):
     return requests.get(f"{server.url}/healthz", timeout=TIMEOUT).json()["sha256"]
 
 
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + TIMEOUT
+def wait_until(holds: Callable[[], bool], what: str, timeout: float = TIMEOUT) -> None:
+    deadline = time.monotonic() + timeout
     while not holds():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)

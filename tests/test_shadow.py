@@ -3,11 +3,11 @@
 import os
 import shutil
 import signal
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from threading import Event
@@ -21,8 +21,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.recognition.engines import FLATBUFFER
 from service.shadow import LOWEST, Bounds, Comparison, Copies
 from tests.conftest import ENVIRONMENT, PROJECT, pin_artifact, pinned_version, running_server
+from tests.test_reload import refused, version
+from tests.test_reload import wait_until as wait_some_time_until
 
 TIMEOUT = 300  # seconds; a trial has the lowest priority
+wait_until = partial(wait_some_time_until, timeout=TIMEOUT)
 IMAGES = 100
 WEIGHTS = (10, 1, 1, 32)  # the shape of the weights of the last layer of `tests.artifact`
 BOUNDS = Bounds(100, max_disagreement=0.05, max_confidence_loss=0.02, max_slowdown=1.5)
@@ -113,23 +116,12 @@ def load(server, png_files, predictions) -> Iterator[set[str]]:
             client.result()
 
 
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
 def logged(server, text: str) -> Callable[[], bool]:
     def is_logged() -> bool:
         server.output.seek(0)
         return text in server.output.read()
 
     return is_logged
-
-
-def version(server) -> str:
-    return requests.get(f"{server.url}/healthz", timeout=TIMEOUT).json()["version"]
 
 
 def states(server) -> list[str]:
@@ -185,13 +177,7 @@ def test_under_load_a_good_artifact_takes_over_and_a_worse_or_broken_one_does_no
                 assert found["confidence_ratio_count", each] == IMAGES
                 assert found["seconds_count", each] == IMAGES
                 assert found["seconds_sum", each] > 0
-            wait_until(
-                lambda: (
-                    "mnist_model_refused 1.0"
-                    in requests.get(f"{server.url}/metrics", timeout=TIMEOUT).text
-                ),
-                "no metric reports the refusal",
-            )
+            wait_until(lambda: refused(server), "no metric reports the refusal")
             assert versions == {folder.first}
 
             good = folder.pin_same_network()
