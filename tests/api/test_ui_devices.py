@@ -1,6 +1,7 @@
 """The page on phones, with pens and palms, in high contrast, and in five languages."""
 
 import re
+import time
 
 import pytest
 from playwright.sync_api import Browser, CDPSession, Page, expect
@@ -165,14 +166,17 @@ def test_the_page_respects_forced_colors_contrast_and_reduced_motion(page):
     )
     assert bar != background
     # The ink changes with the colors.
-    pixel = """text => {
+    pixel = """() => {
         const copy = new OffscreenCanvas(840, 840).getContext("2d");
         copy.drawImage(document.getElementById("ink"), 0, 0);
         const { data } = copy.getImageData(0, 0, 840, 840);
         const first = data.findIndex((value, index) => index % 4 === 3 && value === 255) - 3;
-        return `rgb(${[...data.slice(first, first + 3)].join(", ")})` === text;
+        return `rgb(${[...data.slice(first, first + 3)].join(", ")})`;
     }"""
-    page.wait_for_function(pixel, arg=text)
+    deadline = time.monotonic() + 30
+    while page.evaluate(pixel) != text and time.monotonic() < deadline:
+        page.wait_for_timeout(20)
+    assert page.evaluate(pixel) == text
 
 
 def test_the_page_mirrors_itself_from_right_to_left(page):

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from datetime import UTC, datetime, timedelta
 
 from PIL import Image
 from playwright.sync_api import Page, Route, expect
@@ -72,11 +73,14 @@ def test_after_8_requests_the_visitor_decides_when_to_read_the_drawing(page):
 
 
 def test_a_stroke_that_follows_at_once_is_read_with_the_one_before(page):
+    page.clock.install()
+    page.clock.pause_at(datetime.now(tz=UTC) + timedelta(hours=1))
     sent = requests_of(page)
     draw_at_once(page, DIGITS[4], begun=True)
-    page.wait_for_timeout(500)  # longer than the pause after a stroke
+    page.clock.run_for(600)  # more than the pause after a stroke; the next one is still short
     assert sent == []
     page.locator("#ink").dispatch_event("pointercancel", {"pointerId": 1, "isPrimary": True})
+    page.clock.resume()
     expect(page.get_by_role("status")).to_have_text(ANSWER)
     assert len(sent) <= 2
 
@@ -109,7 +113,7 @@ def test_an_old_answer_is_dimmed_beside_its_drawing_and_gone_beside_another_pict
     expect(page.get_by_role("status")).to_have_text(PENDING)
     assert page.evaluate("texts.filter((each) => each === 'Recognizing…').length") == 2
     # The request about the drawing was aborted, so that only the last one is answered.
-    page.wait_for_function("document.getElementById('answer').getAttribute('aria-busy') === 'true'")
+    expect(answer).to_have_attribute("aria-busy", "true")
     assert len(held) == 2
     held[1].continue_()
     expect_answer(page, server, SAMPLES[3])

@@ -42,7 +42,7 @@ def label_of(sha256):
 
 def wait_for_images(page):
     """Wait until the page has all images, which would fail after the server ends."""
-    page.wait_for_function("[...document.images].every((image) => image.complete)")
+    page.evaluate("Promise.all([...document.images].map((image) => image.decode()))")
 
 
 def test_a_person_reviews_an_inbox_with_keys(project, inbox, blank):
