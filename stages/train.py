@@ -44,6 +44,10 @@ STEPS_PER_CALL = 25  # steps in one call of TensorFlow; the progress bar moves a
 
 NO_LABEL = -1  # the label of an image that is not a digit
 
+# AutoGraph converts loops and branches that depend on tensors. In functions without any, its search
+# takes 2 s.
+unconverted = tf.autograph.experimental.do_not_convert
+
 
 @dataclass(frozen=True)
 class Mixture:
@@ -173,6 +177,7 @@ def _stepper(
     """
     strategy = model.distribute_strategy
 
+    @unconverted
     def step(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Run one step on one replica."""
         targets = tf.where((labels == NO_LABEL)[:, tf.newaxis], 0.1, tf.one_hot(labels, 10))
@@ -185,6 +190,7 @@ def _stepper(
         hits = tf.reduce_sum(tf.cast(tf.argmax(logits, 1, tf.int32) == labels, tf.int32))
         return loss, hits
 
+    @unconverted
     def update_average() -> None:
         """Update the moving average of the weights.
 
@@ -323,7 +329,7 @@ def _distorted(images: tf.Tensor, recipe: params.Recipe, seed: tf.Tensor) -> tf.
     Returns:
         uint8 (N, 28, 28).
     """
-    count = len(images)
+    count = images.shape[0]
     if not recipe.augment.is_identity:
         images = distort(images, transforms(count, recipe.augment, seed))
     changed = round(count * recipe.photometric.fraction)
@@ -376,12 +382,13 @@ def _batches(
     replicas = context.num_replicas_in_sync
     own_replicas = replicas // context.num_input_pipelines  # replicas of this worker
 
+    @unconverted
     def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         step = number // own_replicas
         replica = context.input_pipeline_id * own_replicas + number % own_replicas
 
         def share(rows: tf.Tensor) -> tf.Tensor:
-            count = len(rows)
+            count = rows.shape[0]
             own = rows[count * replica // replicas : count * (replica + 1) // replicas]
             if count % replicas == 0:
                 own = tf.ensure_shape(own, [count // replicas, *rows.shape[1:]])
@@ -390,7 +397,7 @@ def _batches(
         rows = all_rows[step]
         digits = _distorted(tf.gather(all_images, rows), recipe, tf.stack([seed, step]))
         backgrounds = background(_background_count(recipe), tf.stack([seed + 1, step]))
-        no_labels = tf.fill([len(backgrounds)], NO_LABEL)
+        no_labels = tf.fill([backgrounds.shape[0]], NO_LABEL)
         return (
             share(tf.concat([digits, backgrounds], axis=0)),
             share(tf.concat([tf.gather(all_labels, rows), no_labels], axis=0)),

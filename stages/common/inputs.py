@@ -29,6 +29,7 @@ class Inputs:
     def __init__(self, stage: str) -> None:
         definition = params.parse(PIPELINE)["stages"][stage]
         self._paths: list[str] = definition.get("deps", [])
+        self._params = _identity(str(params.FILE))
         content = params.parse(params.FILE)
         keys = [_resolved(key, content) for key in definition.get("params", [])]
         self._values = {key: _value(content, key) for key in keys}
@@ -55,6 +56,8 @@ class Inputs:
         for file, (identity, digest) in self._files.items():
             if _identity(file) != identity and _digest(file) != digest:
                 yield file
+        if _identity(str(params.FILE)) == self._params:
+            return
         content = params.parse(params.FILE)
         for key, value in self._values.items():
             if _value(content, key) != value:

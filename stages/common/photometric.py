@@ -61,7 +61,7 @@ def distort(images: tf.Tensor, limits: Photometric, seed: tf.Tensor) -> tf.Tenso
     Returns:
         uint8 (N, 28, 28).
     """
-    random = Random(len(images), seed)
+    random = Random(images.shape[0], seed)
     x = tf.cast(images, tf.float32) * (1 / 255)
     for effect in (_hand, _pen, _optics, _motion, _line, _damage, _light, _noise):
         x = effect(x, random, limits)

@@ -16,7 +16,7 @@ from stages.common import checkpoint, distribute
 from stages.common.runner import StageError
 from tests.conftest import ENVIRONMENT
 
-TIMEOUT = 120  # seconds; TensorFlow reports a lost worker after at most 10 s
+TIMEOUT = 300  # seconds; TensorFlow reports a lost worker after at most 10 s
 
 # This script runs twenty steps of the default recipe, in double precision. Neither 2 nor 3 replicas
 # divide the batch of 25 images and 1 background image evenly.
