@@ -17,7 +17,7 @@ expect.set_options(timeout=30_000)  # milliseconds; the browser is slow while a 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Yield a headless Chromium."""
-    chromium = program("chromium", "chromium")
+    chromium = program("chromium-headless-shell", "chromium-headless-shell")
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield launched

@@ -104,7 +104,7 @@ def test_every_route_is_described(artifact, tmp_path):
 @pytest.fixture(scope="module")
 def docs(artifact, tmp_path_factory) -> Iterator[Page]:
     """Yield a tab of Chromium with the page of a service that requires a token."""
-    chromium = program("chromium", "chromium")
+    chromium = program("chromium-headless-shell", "chromium-headless-shell")
     file = tmp_path_factory.mktemp("secret") / "token"
     file.write_text(TOKEN)
     with client_of_server(artifact, f"--token-file={file}") as server, sync_playwright() as driver:

@@ -116,7 +116,7 @@ def test_the_page_has_no_inline_script_or_style(page, client):
 
 
 def test_a_browser_shows_the_page_on_a_narrow_screen(server):
-    chromium = program("chromium", "chromium")
+    chromium = program("chromium-headless-shell", "chromium-headless-shell")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": 320, "height": 640}, color_scheme="dark")
