@@ -1,13 +1,13 @@
 """The page on phones, with pens and palms, in high contrast, and in five languages."""
 
 import re
-import time
 
 import pytest
 from playwright.sync_api import Browser, CDPSession, Page, expect
 
 from tests.api.pad import ANSWER, DIGITS, draw, draw_at_once, ink, reading, wait_for_scripts
 from tests.conftest import Server
+from tests.test_reload import wait_until
 
 NUMBERS = re.compile(r"\d+")
 TOUCH = """(events) => {
@@ -173,10 +173,7 @@ def test_the_page_respects_forced_colors_contrast_and_reduced_motion(page):
         const first = data.findIndex((value, index) => index % 4 === 3 && value === 255) - 3;
         return `rgb(${[...data.slice(first, first + 3)].join(", ")})`;
     }"""
-    deadline = time.monotonic() + 30
-    while page.evaluate(pixel) != text and time.monotonic() < deadline:
-        page.wait_for_timeout(20)
-    assert page.evaluate(pixel) == text
+    wait_until(lambda: page.evaluate(pixel) == text, "the ink keeps its old color")
 
 
 def test_the_page_mirrors_itself_from_right_to_left(page):
