@@ -13,9 +13,9 @@ from typing import Any
 def call(module: str, function: str, *arguments: Any) -> Any:
     """Import a module without its log messages, and call a function of it.
 
-    TensorFlow 2.21 logs at import that it uses oneDNN, whatever the log level is. The import of
-    Keras and TensorFlow makes millions of objects that stay, so a search for garbage among them
-    takes a sixth of the time in vain.
+    TensorFlow 2.21 logs at import that it uses oneDNN, whatever the log level is. Keras
+    and TensorFlow make half a million objects at import, and keep them. The garbage collector would
+    search them again and again, which takes a sixth of the time.
     """
     gc.disable()
     try:
