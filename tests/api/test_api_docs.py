@@ -12,7 +12,7 @@ import schemathesis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from PIL import Image
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 import service
@@ -21,7 +21,7 @@ from service.api.limits import Limits
 from service.feedback import Inbox
 from service.recognition import pin
 from service.served_model import Model
-from tests.conftest import PROJECT, client_of_server, in_process, program
+from tests.conftest import PROJECT, client_of_server, in_process
 
 TOKEN = "x" * 64
 
@@ -102,14 +102,12 @@ def test_every_route_is_described(artifact, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def docs(artifact, tmp_path_factory) -> Iterator[Page]:
+def docs(browser, artifact, tmp_path_factory) -> Iterator[Page]:
     """Yield a tab of Chromium with the page of a service that requires a token."""
-    chromium = program("chromium-headless-shell", "chromium-headless-shell")
     file = tmp_path_factory.mktemp("secret") / "token"
     file.write_text(TOKEN)
-    with client_of_server(artifact, f"--token-file={file}") as server, sync_playwright() as driver:
-        launched = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = launched.new_page(viewport={"width": 360, "height": 640})
+    with client_of_server(artifact, f"--token-file={file}") as server:
+        page = browser.new_page(viewport={"width": 360, "height": 640})
         page.set_default_timeout(30_000)  # milliseconds; the browser is slow on a busy machine
         hosts: list[str] = []
         page.on("request", lambda request: hosts.append(request.url.split("/")[2]))
@@ -122,10 +120,6 @@ def docs(artifact, tmp_path_factory) -> Iterator[Page]:
         yield page
         assert set(hosts) == {server.url.removeprefix("http://")}  # all assets are the service's
         assert violations == []
-        launched.close()
-
-
-expect.set_options(timeout=30_000)  # milliseconds
 
 
 def open_recognize(page: Page) -> None:

@@ -8,11 +8,10 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
 
 import service
 from service.recognition import figures, pin
-from tests.conftest import pin_artifact, pinned_version, program
+from tests.conftest import pin_artifact, pinned_version
 
 
 class Tables(HTMLParser):
@@ -115,23 +114,17 @@ def test_the_page_has_no_inline_script_or_style(page, client):
     assert client.get("/static/model.css").status_code == 200
 
 
-def test_a_browser_shows_the_page_on_a_narrow_screen(server):
-    chromium = program("chromium-headless-shell", "chromium-headless-shell")
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": 320, "height": 640}, color_scheme="dark")
-        messages: list[str] = []  # such as violations of the page's policy
-        tab.on("console", lambda message: messages.append(message.text))
-        tab.goto(f"{server.url}/model/")
-        assert tab.evaluate("document.documentElement.scrollWidth") == 320
-        widths = tab.locator("img").evaluate_all(
-            "images => images.map((each) => each.naturalWidth)"
-        )
-        assert set(widths) == {28}
-        matrix = tab.get_by_role("table", name="Label in the rows, prediction in the columns")
-        assert matrix.get_by_role("rowheader").all_inner_texts()[:10] == list("0123456789")
-        assert messages == []
-        browser.close()
+def test_a_browser_shows_the_page_on_a_narrow_screen(browser, server):
+    tab = browser.new_page(viewport={"width": 320, "height": 640}, color_scheme="dark")
+    messages: list[str] = []  # such as violations of the page's policy
+    tab.on("console", lambda message: messages.append(message.text))
+    tab.goto(f"{server.url}/model/")
+    assert tab.evaluate("document.documentElement.scrollWidth") == 320
+    widths = tab.locator("img").evaluate_all("images => images.map((each) => each.naturalWidth)")
+    assert set(widths) == {28}
+    matrix = tab.get_by_role("table", name="Label in the rows, prediction in the columns")
+    assert matrix.get_by_role("rowheader").all_inner_texts()[:10] == list("0123456789")
+    assert messages == []
 
 
 def test_an_artifact_without_figures_is_served_and_the_page_says_so(artifact):
