@@ -207,6 +207,7 @@ def test_undo_and_redo_step_through_strokes_pictures_and_clearing(page, server):
     draw_at_once(page, DIGITS[4][1:])
     two = ink(page)
     assert two > one > 0
+    expect(page.locator("#answer")).to_have_attribute("aria-busy", "false")  # for both strokes
     expect(page.get_by_role("status")).to_have_text(ANSWER)
     page.keyboard.press("Escape")
     assert ink(page) == 0
