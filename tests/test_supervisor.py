@@ -65,8 +65,11 @@ def wait_for(condition, what):
 
 
 def ask(server, method, path, **options):
-    """Send a request on a new connection. If the connection breaks, retry once, as clients do."""
-    for last in (False, True):
+    """Send a request on a new connection. If the connection breaks, retry, as clients do.
+
+    On a busy machine, a request may be with the first killed worker and then with the second.
+    """
+    for last in (False, False, True):
         try:
             return requests.request(method, f"{server.url}{path}", timeout=TIMEOUT, **options)
         except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
