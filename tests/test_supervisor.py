@@ -67,7 +67,7 @@ def wait_for(condition, what):
 def ask(server, method, path, **options):
     """Send a request on a new connection. If the connection breaks, retry, as clients do.
 
-    On a busy machine, a request may be with the first killed worker and then with the second.
+    A test kills two workers, and each of them may have accepted the request, so retry twice.
     """
     for last in (False, False, True):
         try:
