@@ -190,15 +190,15 @@ def kill(session):
 
 
 def processes(session):
-    """Return the command of each process of a session by process id, without zombies."""
-    command = ["ps", "-ww", "--sid", str(session), "-o", "pid=,stat=,args="]
+    """Return the command of each process of a session by process id, oldest first, no zombies."""
+    command = ["ps", "-ww", "--sid", str(session), "--sort=start_time", "-o", "pid=,stat=,args="]
     output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     rows = (line.split(maxsplit=2) for line in output.splitlines())
     return {int(pid): args for pid, stat, args in rows if not stat.startswith("Z")}
 
 
 def workers(session):
-    """Return the ids of the worker processes of a session."""
+    """Return the ids of the worker processes of a session, oldest first."""
     return [pid for pid, args in processes(session).items() if "spawn_main" in args]
 
 
