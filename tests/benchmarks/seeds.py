@@ -25,6 +25,7 @@ METRICS = {
     "Optdigits": "handwriting.optdigits.accuracy",
     "MNIST-C": "robustness_mean",
     "MNIST-C, lowest": "robustness_lowest",
+    "MNIST-C, calibration error": "robustness_calibration_error",
 }
 COLUMNS = {"experiment": ""} | dict.fromkeys(METRICS, ".2%") | {"errors": ".1f"}
 
