@@ -190,7 +190,7 @@ def kill(session):
 
 
 def processes(session):
-    """Return the command of each process of a session by process id, oldest first, no zombies."""
+    """Return the commands of a session's processes by process id, oldest first, without zombies."""
     command = ["ps", "-ww", "--sid", str(session), "--sort=start_time", "-o", "pid=,stat=,args="]
     output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     rows = (line.split(maxsplit=2) for line in output.splitlines())
