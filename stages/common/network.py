@@ -4,19 +4,22 @@ The input of each is images, (N, 28, 28), of pixels 0 to 255; the output is logi
 networks scale the pixels themselves.
 """
 
+import bisect
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers, ops
+from keras import layers
 
 from stages.common import metrics, params
 from stages.common.runner import StageError
 
 CONFIG, WEIGHTS = "network.json", "network.weights.h5"
-TEMPERATURES = np.geomspace(0.1, 10, 401, dtype=np.float32)
+TEMPERATURES = np.geomspace(0.1, 10, 4001, dtype=np.float32)  # steps of 0.1 %
 BATCH = 1000  # images in a batch of inference
 
 
@@ -26,6 +29,9 @@ class BatchNormalization(layers.BatchNormalization):
 
     Keras multiplies by a reciprocal square root, which processors approximate, each kind in its own
     way. IEEE 754 defines every bit of a square root and of a division.
+
+    As in Flax, the variance is the mean square minus the squared mean: this takes fewer passes over
+    the images than the mean squared difference.
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -33,13 +39,66 @@ class BatchNormalization(layers.BatchNormalization):
         mean, variance = self.moving_mean.value, self.moving_variance.value
         if training:
             old = self.momentum
-            axes = (0, 1, 2)
-            batch_mean, batch_variance = ops.moments(inputs, axes, synchronized=self.synchronized)
+            sums, count = _sums(inputs), tf.size(inputs) / inputs.shape[-1]
+            if self.synchronized:
+                replica = tf.distribute.get_replica_context()
+                sums, count = replica.all_reduce("SUM", [sums, count])
+            batch_mean, square = tf.unstack(sums / tf.cast(count, sums.dtype))
+            batch_variance = tf.maximum(square - batch_mean * batch_mean, 0.0)
             self.moving_mean.assign(mean * old + batch_mean * (1 - old))
             self.moving_variance.assign(variance * old + batch_variance * (1 - old))
             mean, variance = batch_mean, batch_variance
         scale = self.gamma / tf.sqrt(variance + self.epsilon)
         return inputs * scale + (self.beta - mean * scale)
+
+
+@tf.custom_gradient
+def _sums(inputs: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+    """Sum up each channel and its squares.
+
+    TensorFlow's own gradient copies the gradient of each sum to all pixels.
+
+    Args:
+        inputs: float (N, height, width, channels).
+
+    Returns:
+        The sums, float (2, channels), and the function of their gradient.
+    """
+    axes = (0, 1, 2)
+    sums = tf.stack([tf.reduce_sum(inputs, axes), tf.reduce_sum(inputs * inputs, axes)])
+
+    def gradient(upstream: tf.Tensor) -> tf.Tensor:
+        return inputs * (2 * upstream[1]) + upstream[0]
+
+    return sums, gradient
+
+
+@keras.saving.register_keras_serializable("mnist")
+class Conv2D(layers.Conv2D):
+    """Keras' layer without strides and padding, with a faster gradient of the kernel.
+
+    The gradient is a convolution, too: of the inputs and the gradient of the outputs, in which the
+    images are the channels. oneDNN takes 1.6 times as long for its own (AVX2, 220 images of 7 x 7
+    and 5 x 5 pixels).
+    """
+
+    def convolution_op(self, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        """Convolve images (N, height, width, channels)."""
+        return _convolve(inputs, tf.convert_to_tensor(kernel))
+
+
+@tf.custom_gradient
+def _convolve(inputs: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+    """Convolve images as `Conv2D` describes it."""
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        of_inputs = tf.nn.conv2d_transpose(upstream, kernel, tf.shape(inputs), 1, "VALID")
+        of_kernel = tf.nn.conv2d(
+            tf.transpose(inputs, (3, 1, 2, 0)), tf.transpose(upstream, (1, 2, 0, 3)), 1, "VALID"
+        )
+        return of_inputs, tf.transpose(of_kernel, (1, 2, 0, 3))
+
+    return tf.nn.conv2d(inputs, kernel, 1, "VALID"), gradient
 
 
 @keras.saving.register_keras_serializable("mnist")
@@ -94,10 +153,10 @@ def cnn(cnn: params.Cnn) -> list[keras.Layer]:
     first, second, third, fourth = cnn.filters
     return [
         layers.Reshape((28, 28, 1)),
-        *_convolution(first, 5, strides=2, padding="same"),  # (14, 14)
-        *_convolution(second, 3, strides=2, padding="same"),  # (7, 7)
-        *_convolution(third, 3, padding="valid"),  # (5, 5)
-        *_convolution(fourth, 3, padding="valid"),  # (3, 3)
+        *_convolution(layers.Conv2D, first, 5, strides=2, padding="same"),  # (14, 14)
+        *_convolution(layers.Conv2D, second, 3, strides=2, padding="same"),  # (7, 7)
+        *_convolution(Conv2D, third, 3),  # (5, 5)
+        *_convolution(Conv2D, fourth, 3),  # (3, 3)
         layers.GlobalMaxPooling2D(),
         Dense(11),
         layers.Activation(evidence),
@@ -156,8 +215,8 @@ def calibrate(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> N
 
     The temperature is that of Clarte et al., "Expectation Consistency for Calibration of Neural
     Networks", 2023: the mean confidence equals the accuracy on images that the training did not
-    use. The temperature of the lowest cross-entropy depends more on the few images on which the
-    network is sure and wrong.
+    use. On MNIST-C and on the held-back handwriting, its calibration error was lower than that of
+    the temperature with the lowest cross-entropy.
 
     Args:
         network: A network of this module. Its last dense layer changes.
@@ -166,14 +225,17 @@ def calibrate(network: keras.Model, images: np.ndarray, labels: np.ndarray) -> N
     """
     *_, last = (layer for layer in network.layers if isinstance(layer, Dense))
     outputs = _logits(keras.Model(network.inputs[0], last.output), images)
-    gaps = []
-    for temperature in TEMPERATURES:
+    accuracy = metrics.accuracy(probabilities(network, images), labels)
+
+    def doubt(temperature: np.float32) -> float:
+        """Return 1 minus the mean confidence, which rises with the temperature."""
         logits = outputs / temperature
         for layer in network.layers[network.layers.index(last) + 1 :]:
             logits = layer(logits).numpy()
-        computed = _softmax(logits)
-        gaps.append(abs(computed.max(1).mean(dtype=float) - metrics.accuracy(computed, labels)))
-    best = TEMPERATURES[int(np.argmin(gaps))]
+        return 1 - _softmax(logits).max(1).mean(dtype=float)
+
+    first = bisect.bisect_left(TEMPERATURES, 1 - accuracy, key=doubt)
+    best = TEMPERATURES[min(first, len(TEMPERATURES) - 1)]
     last.set_weights([weight / best for weight in last.get_weights()])
 
 
@@ -238,9 +300,11 @@ def load(folder: Path) -> keras.Model:
     return network
 
 
-def _convolution(filters: int, size: int, **options: object) -> list[keras.Layer]:
+def _convolution(
+    kind: type[layers.Conv2D], filters: int, size: int, **options: object
+) -> list[keras.Layer]:
     return [
-        layers.Conv2D(filters, size, use_bias=False, **options),
+        kind(filters, size, use_bias=False, **options),
         # With Keras' default momentum of 0.99, the statistics of the first steps would persist too
         # long for a run of minutes.
         BatchNormalization(momentum=0.95),

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from stages.common import network, params
 from stages.common.runner import StageError
@@ -47,6 +48,39 @@ def test_multiply_adds_of_dense_layers(chosen):
     tiny = chosen.network.model_copy(update={"kind": "mlp"})
     tiny = tiny.model_copy(update={"mlp": params.Mlp(hidden=[3])})
     assert network.multiply_adds(network.build(tiny)) == 28 * 28 * 3 + 3 * 10
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shape"),
+    [
+        ("BatchNormalization", {"momentum": 0.95}, (9, 6, 5, 4)),
+        ("Conv2D", {"filters": 3, "kernel_size": 3}, (9, 6, 5, 4)),
+        ("Dense", {"units": 3, "activation": "relu"}, (9, 4)),
+    ],
+)
+def test_layers_compute_the_same_as_those_of_keras(name, options, shape):
+    """In training: the outputs, the updated weights and all gradients, in double precision."""
+    random = np.random.default_rng(1)
+    inputs = tf.constant(random.normal(3, 2, shape))
+    own, of_keras = (
+        getattr(module, name)(**options, dtype="float64") for module in (network, keras.layers)
+    )
+    of_keras.build(shape)
+    of_keras.set_weights([random.uniform(0.5, 1, each.shape) for each in of_keras.get_weights()])
+    own.build(shape)
+    own.set_weights(of_keras.get_weights())
+    factors = random.normal(size=of_keras(inputs).shape)
+
+    def results(layer):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = layer(inputs, training=True)
+            loss = tf.reduce_sum(outputs * factors)
+        gradients = tape.gradient(loss, [inputs, *layer.trainable_variables])
+        return [outputs, *layer.get_weights(), *gradients]
+
+    for own_result, result in zip(results(own), results(of_keras), strict=True):
+        np.testing.assert_allclose(own_result, result, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", ["cnn", "mlp"])
