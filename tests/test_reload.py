@@ -11,6 +11,7 @@ from threading import Event
 
 import pytest
 import requests
+from dvc.repo import Repo
 
 from service import reload
 from service.recognition import pin
@@ -46,7 +47,8 @@ class Two:
     def check_out(self, commit: str) -> None:
         """Check out a commit and its artifact."""
         self.repository.run("git", "checkout", "--quiet", "--force", commit)
-        self.repository.run("dvc", "checkout", "--force", "--quiet")
+        with Repo(str(self.repository.path)) as opened:
+            opened.checkout(force=True)
 
 
 @pytest.fixture(scope="module")
