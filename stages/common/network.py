@@ -39,11 +39,12 @@ class BatchNormalization(layers.BatchNormalization):
         mean, variance = self.moving_mean.value, self.moving_variance.value
         if training:
             old = self.momentum
-            sums, count = _sums(inputs), tf.size(inputs) / inputs.shape[-1]
+            sums = _sums(inputs)
+            count = tf.cast(tf.size(inputs) / inputs.shape[-1], sums.dtype)
             if self.synchronized:
                 replica = tf.distribute.get_replica_context()
                 sums, count = replica.all_reduce("SUM", [sums, count])
-            batch_mean, square = tf.unstack(sums / tf.cast(count, sums.dtype))
+            batch_mean, square = tf.unstack(sums / count)
             batch_variance = tf.maximum(square - batch_mean * batch_mean, 0.0)
             self.moving_mean.assign(mean * old + batch_mean * (1 - old))
             self.moving_variance.assign(variance * old + batch_variance * (1 - old))
