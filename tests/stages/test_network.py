@@ -55,6 +55,7 @@ def test_multiply_adds_of_dense_layers(chosen):
     [
         ("BatchNormalization", {"momentum": 0.95}, (9, 6, 5, 4)),
         ("Conv2D", {"filters": 3, "kernel_size": 3}, (9, 6, 5, 4)),
+        ("Conv2D", {"filters": 3, "kernel_size": 3, "strides": 2, "padding": "same"}, (9, 6, 5, 4)),
         ("Dense", {"units": 3, "activation": "relu"}, (9, 4)),
     ],
 )
