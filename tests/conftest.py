@@ -20,7 +20,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -72,6 +72,7 @@ ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",
 }
 START_TIMEOUT = 60  # seconds
+WAIT_TIMEOUT = 300  # seconds; a busy machine is slow
 # The markers of tests that use these fixtures.
 MARKERS = {"repository": "pipeline", "server": "server", "cluster": "slow"}
 RESERVED: list[socket.socket] = []  # see `free_port`
@@ -499,17 +500,32 @@ def running_server(
 
 def wait_until_ready(server: Server, certificate: Path | None = None) -> None:
     """Wait until a service answers, and fail if it ends."""
-    deadline = time.monotonic() + START_TIMEOUT
-    while True:
-        try:
+
+    def answers() -> bool:
+        assert server.process.poll() is None, server.stop()
+        with suppress(requests.ConnectionError):
             verify = str(certificate) if certificate else True
             answer = requests.get(f"{server.url}/healthz", timeout=START_TIMEOUT, verify=verify)
             answer.raise_for_status()
-            return
-        except requests.ConnectionError:
-            assert server.process.poll() is None, server.stop()
-            assert time.monotonic() < deadline, "the service does not answer"
-            time.sleep(0.05)
+            return True
+        return False
+
+    wait_until(answers, "the service does not answer")
+
+
+def is_open(port: int) -> bool:
+    """Return whether a process of this host accepts connections on a port."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(condition: Callable[[], Any], problem: str = "the condition does not hold") -> Any:
+    """Wait until a condition holds, and return its value. If it never does, report the problem."""
+    deadline = time.monotonic() + WAIT_TIMEOUT
+    while not (value := condition()):
+        assert time.monotonic() < deadline, problem
+        time.sleep(0.02)
+    return value
 
 
 def download_wheels(config: pytest.Config, python: str) -> Path:

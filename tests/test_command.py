@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from hashlib import md5, sha256
 
 import pytest
@@ -18,12 +17,14 @@ from tests import collision
 from tests.conftest import (
     ENVIRONMENT,
     PROJECT,
+    is_open,
     manifest_sha256,
     pin_artifact,
     pin_by_md5_only,
     pinned_version,
     running_server,
     start,
+    wait_until,
 )
 
 ARTIFACT = "data/model"
@@ -235,23 +236,12 @@ def test_a_stopping_service_answers_the_request_in_flight(folder, repository, te
             # The service sends this when it starts to read the body: the request is in flight.
             assert client.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
             server.process.send_signal(signal.SIGTERM)
-            wait_until_refused(port)
+            wait_until(lambda: not is_open(port), "new connections are still accepted")
             client.sendall(body)
             answer = b"".join(iter(lambda: client.recv(4096), b""))
         assert server.process.wait(timeout=60) == 0
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b'{"filename":null,"labels":[' in answer
-
-
-def wait_until_refused(port):
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            return
-        time.sleep(0.01)
-    raise AssertionError("new connections are still accepted")
 
 
 @pytest.mark.server

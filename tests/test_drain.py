@@ -5,14 +5,13 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 
 import pytest
 import requests
 
-from tests.conftest import PROJECT, free_port, program, running_server
+from tests.conftest import PROJECT, free_port, is_open, program, running_server, wait_until
 
 TIMEOUT = 60  # seconds
 CLIENTS = 4
@@ -41,13 +40,6 @@ frontend states
 """
 
 
-def wait_for(condition, what):
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, f"timed out waiting for {what}"
-        time.sleep(0.1)
-
-
 def statuses(server, path):
     """Return the statuses of requests on ten connections, which reach all workers."""
     return {requests.get(f"{server.url}{path}", timeout=TIMEOUT).status_code for _ in range(10)}
@@ -63,8 +55,11 @@ def test_a_draining_service_answers_until_a_second_signal(artifact, png_files, n
     )
     options = "--drain=600", "--timeout=600", "--workers=2", f"--lock={artifact.path}/dvc.lock"
     with running_server(PROJECT, *options) as server:
-        address = "127.0.0.1", int(server.url.rpartition(":")[2])
-        with requests.Session() as session, socket.create_connection(address, TIMEOUT) as begun:
+        port = int(server.url.rpartition(":")[2])
+        with (
+            requests.Session() as session,
+            socket.create_connection(("127.0.0.1", port), TIMEOUT) as begun,
+        ):
             recognize = {"url": f"{server.url}/recognize", "data": body, "headers": headers}
             assert session.post(**recognize).headers["Connection"] == "keep-alive"
             assert statuses(server, "/readyz") == {200}
@@ -73,7 +68,7 @@ def test_a_draining_service_answers_until_a_second_signal(artifact, png_files, n
                 for worker in server.workers():
                     os.kill(worker, number)
             server.process.send_signal(number)
-            wait_for(lambda: statuses(server, "/readyz") == {503}, "the workers to drain")
+            wait_until(lambda: statuses(server, "/readyz") == {503}, "a worker does not drain")
             assert statuses(server, "/v2/health/ready") == {503}
             assert statuses(server, "/healthz") == {200}
             # A client with an open connection has to look for another service.
@@ -83,18 +78,10 @@ def test_a_draining_service_answers_until_a_second_signal(artifact, png_files, n
             begun.sendall(head.encode())
             assert begun.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
             server.process.send_signal(number)
-            wait_for(lambda: not accepts(address), "the end of the listener")
+            wait_until(lambda: not is_open(port), "new connections are still accepted")
             begun.sendall(body)
             assert begun.recv(4096).startswith(b"HTTP/1.1 200 OK\r\n")
         assert server.process.wait(TIMEOUT) == 0
-
-
-def accepts(address):
-    try:
-        socket.create_connection(address, TIMEOUT).close()
-    except OSError:
-        return False
-    return True
 
 
 @contextmanager
@@ -159,17 +146,18 @@ def test_a_rolling_restart_behind_a_proxy_fails_no_request(artifact, png_files, 
         service(ports[1], "--drain=600") as second,
         ExitStack() as restarted,
     ):
-        wait_for(lambda: state() == ["1", "1"], "the proxy to see both services")
+        wait_until(lambda: state() == ["1", "1"], "the proxy does not see both")
         with clients(url, png_files[0].read_bytes()) as answered:
             for number, old in enumerate((first, second)):
                 old.process.terminate()
-                wait_for(
-                    lambda at=number: state()[at : at + 1] == ["0"], "the proxy to see the drain"
+                wait_until(
+                    lambda: state()[number : number + 1] == ["0"],  # noqa: B023  # called at once
+                    "the proxy does not see a drain",
                 )
                 old.process.terminate()
                 assert old.process.wait(TIMEOUT) == 0
                 restarted.enter_context(service(ports[number]))
-                wait_for(lambda: state() == ["1", "1"], "the proxy to see both services again")
+                wait_until(lambda: state() == ["1", "1"], "the proxy does not see both again")
             enough = len(answered) + 20
-            wait_for(lambda: len(answered) >= enough, "answers after the restarts")
+            wait_until(lambda: len(answered) >= enough, "no answers follow the restarts")
     assert set(answered) == {200}

@@ -1,7 +1,6 @@
 """How far the recognized images are from the test split, in `/metrics`."""
 
 import gzip
-import time
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service import drift
 from stages.common import idx
-from tests.conftest import FASHION, Artifact, in_process, running_server
+from tests.conftest import FASHION, Artifact, in_process, running_server, wait_until
 
 CLOSE, FAR = 0.1, 0.25  # the rule of thumb in `service.recognition.distributions`
 
@@ -94,11 +93,11 @@ def test_the_counts_of_all_workers_are_added_up(repository, version, png_files):
     with running_server(repository.path, "--workers=2") as server:
         for file in png_files[:200]:
             requests.post(f"{server.url}/recognize", files={"image": file.read_bytes()}, timeout=60)
-        deadline = time.monotonic() + 60
-        while True:  # a worker publishes its counts once a second
+
+        def index_of_all():
             index, images = found(requests.get(f"{server.url}/metrics", timeout=60).text, version)
-            if images == 200:
-                break
-            assert time.monotonic() < deadline, f"the workers have published {images} images"
-            time.sleep(0.1)
+            return index if images == 200 else None
+
+        # A worker publishes its counts once a second.
+        index = wait_until(index_of_all, "the workers do not count all images")
     assert max(index.values()) < CLOSE

@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
 import requests
@@ -17,6 +16,8 @@ from tests.conftest import (
     pinned_version,
     program,
     running_server,
+    wait_until,
+    wait_until_ready,
 )
 
 
@@ -72,9 +73,8 @@ def test_metrics_name_the_artifact(served, version, sha256):
 
 
 def test_only_the_request_for_the_metrics_is_in_flight(served):
-    deadline = time.monotonic() + 30
-    while figures(served)["mnist_requests_in_flight",] != 1:  # written once a second
-        assert time.monotonic() < deadline
+    # The workers write the number once a second.
+    wait_until(lambda: figures(served)["mnist_requests_in_flight",] == 1)
 
 
 @pytest.mark.parametrize("status", [500, 503])
@@ -117,10 +117,11 @@ def test_the_series_of_two_versions_are_kept(repository, png_files, tmp_path, mo
             pin_artifact(folder)
             served.append(pinned_version(folder))
             server.process.send_signal(signal.SIGHUP)
-            deadline = time.monotonic() + 60
             new = {served[-2]: 0, served[-1]: 1}
-            while kept(found := figures(server), "mnist_model_info") != new:
-                assert time.monotonic() < deadline, "the workers do not serve the new artifact"
+            wait_until(
+                lambda: kept(figures(server), "mnist_model_info") == new,  # noqa: B023  # called at once
+                "the workers do not serve the new artifact",
+            )
             for _ in range(10):
                 assert send(server, png_files[:1]).headers["X-Model-Version"] == served[-1]
             found = figures(server)
@@ -135,14 +136,15 @@ def test_the_series_of_two_versions_are_kept(repository, png_files, tmp_path, mo
         before = kept(figures(server), "mnist_confidence_ratio_count")
         killed = min(server.workers())
         os.kill(killed, signal.SIGKILL)
-        deadline = time.monotonic() + 60
-        while not any(
-            file.stem.endswith(f"{served[-1]}_{worker}")
-            for worker in server.workers()
-            if worker not in pids
-            for file in metrics.iterdir()
-        ):
-            assert time.monotonic() < deadline, "no worker has replaced the killed one"
+        wait_until(
+            lambda: any(
+                file.stem.endswith(f"{served[-1]}_{worker}")
+                for worker in server.workers()
+                if worker not in pids
+                for file in metrics.iterdir()
+            ),
+            "no worker has replaced the killed one",
+        )
         assert kept(figures(server), "mnist_confidence_ratio_count") == before
         for _ in range(5):  # either worker may answer
             assert set(kept(figures(server), "mnist_drift_images")) == set(served[-2:])
@@ -155,14 +157,8 @@ def test_counts_of_a_killed_worker_stay_and_its_requests_are_not_in_flight(repos
     with running_server(repository.path, "--workers=1") as server:
         send(server, png_files[:5])
         os.kill(server.worker(), signal.SIGKILL)
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                after = figures(server)
-                break
-            except requests.ConnectionError:
-                assert time.monotonic() < deadline, "the service did not replace the worker"
-                time.sleep(0.1)
+        wait_until_ready(server)
+        after = figures(server)
         assert after["mnist_request_images_sum",] == 5
         assert after["mnist_requests_in_flight",] == 1
 

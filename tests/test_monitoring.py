@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -30,6 +29,7 @@ from tests.conftest import (
     pin_artifact,
     program,
     running_server,
+    wait_until,
 )
 
 MONITORING = PROJECT / "service/monitoring"
@@ -41,7 +41,6 @@ RECORDED = [rule["expr"] for rule in RULES if "record" in rule]
 SHOWN = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 # Durations on the clock of the test.
 SCRAPE, RANGE, FOR = "500ms", "4s", "1s"
-DEADLINE = 90  # seconds to wait for a condition
 
 
 def shorten(text: str) -> str:
@@ -134,13 +133,6 @@ def is_ready(url: str) -> bool:
     with suppress(requests.ConnectionError):
         return requests.get(f"{url}/-/ready", timeout=60).ok
     return False
-
-
-def wait_until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.2)
 
 
 @contextmanager

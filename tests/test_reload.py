@@ -2,8 +2,6 @@
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from tests.conftest import (
     predictions_of,
     reproduce,
     running_server,
+    wait_until,
 )
 
 TIMEOUT = 60  # seconds
@@ -83,13 +82,6 @@ def version(server):
 
 def sha256(server):
     return requests.get(f"{server.url}/healthz", timeout=TIMEOUT).json()["sha256"]
-
-
-def wait_until(holds: Callable[[], bool], what: str, timeout: float = TIMEOUT) -> None:
-    deadline = time.monotonic() + timeout
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def wait_for(server, expected):

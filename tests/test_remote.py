@@ -5,10 +5,8 @@ Without sshd (Debian: openssh-server), the tests of the SSH remote are skipped, 
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ import pytest
 import requests
 
 from service.recognition import pin
-from tests.conftest import START_TIMEOUT, Repository, free_port, program, running_server
+from tests.conftest import Repository, free_port, is_open, program, running_server, wait_until
 
 MODEL = "data/model"
 
@@ -51,11 +49,8 @@ class SSH:
             subprocess.Popen(["sh", "-c", f'{limit}exec "$@"', "sh", *command], stderr=log) as sshd,
         ):
             try:
-                deadline = time.monotonic() + START_TIMEOUT
-                while not is_open(self.port):
-                    assert sshd.poll() is None, (self.folder / "log").read_text()
-                    assert time.monotonic() < deadline, "sshd does not respond"
-                    time.sleep(0.02)
+                wait_until(lambda: sshd.poll() is not None or is_open(self.port))
+                assert sshd.poll() is None, (self.folder / "log").read_text()
                 yield
             finally:
                 sshd.terminate()
@@ -68,11 +63,6 @@ def make_privilege_separation_directory() -> None:
     """
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-
-
-def is_open(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
@@ -157,8 +147,9 @@ def test_second_push_completes_an_interrupted_push(trained, ssh, tmp_path, versi
     with ssh.running(max_kib=100):
         output = trained.run("dvc", "push", MODEL, status=1)
     assert "failed to push data to the cloud" in output
-    stored = [file for file in ssh.storage.rglob("*") if file.is_file()]
-    assert max(file.stat().st_size for file in stored) == 100 * 1024  # one file is incomplete
+    # The larger files are incomplete or missing. DVC removes an incomplete one if it can reconnect.
+    stored = [file.stat().st_size for file in ssh.storage.rglob("*") if file.is_file()]
+    assert max(stored, default=0) <= 100 * 1024
     other = clone(trained, tmp_path / "other")
     with ssh.running():
         output = other.run("dvc", "pull", MODEL, status=1)

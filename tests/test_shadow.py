@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
 from itertools import count
 from pathlib import Path
 from threading import Event
@@ -20,12 +19,17 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.recognition.engines import FLATBUFFER
 from service.shadow import LOWEST, Bounds, Comparison, Copies
-from tests.conftest import ENVIRONMENT, PROJECT, pin_artifact, pinned_version, running_server
+from tests.conftest import (
+    ENVIRONMENT,
+    PROJECT,
+    pin_artifact,
+    pinned_version,
+    running_server,
+    wait_until,
+)
 from tests.test_reload import refused, version
-from tests.test_reload import wait_until as wait_some_time_until
 
 TIMEOUT = 300  # seconds; a trial has the lowest priority
-wait_until = partial(wait_some_time_until, timeout=TIMEOUT)
 IMAGES = 100
 WEIGHTS = (10, 1, 1, 32)  # the shape of the weights of the last layer of `tests.artifact`
 BOUNDS = Bounds(100, max_disagreement=0.05, max_confidence_loss=0.02, max_slowdown=1.5)

@@ -17,7 +17,7 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.supervisor import MIN_LIFETIME, STOP_TIMEOUT
-from tests.conftest import ENVIRONMENT, PROJECT, free_port, running_server
+from tests.conftest import ENVIRONMENT, PROJECT, free_port, running_server, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def served(repository, tmp_path, monkeypatch):
     """A service with two workers that writes to `tmp_path`."""
     monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path))
     with running_server(repository.path, "--workers=2") as started:
-        wait_for(lambda: len(ready(started)) == 2, "both workers")
+        wait_until(lambda: len(ready(started)) == 2, "no two workers are ready")
         yield started
 
 
@@ -54,14 +54,7 @@ def kill(server, *killed):
     """Kill workers, and wait until their replacements are ready."""
     for worker in killed:
         os.kill(worker, signal.SIGKILL)
-    wait_for(lambda: len(ready(server) - set(killed)) == 2, "new workers")
-
-
-def wait_for(condition, what):
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, f"timed out waiting for {what}"
-        time.sleep(0.05)
+    wait_until(lambda: len(ready(server) - set(killed)) == 2, "no new workers are ready")
 
 
 def ask(server, method, path, **options):
@@ -120,13 +113,13 @@ def test_every_client_gets_responses_while_workers_are_killed(served, png_files,
         kill(served, second)
         assert len(served.workers()) == 2
         enough = len(answered) + 50
-        wait_for(lambda: len(answered) >= enough, "answers of the new workers")
+        wait_until(lambda: len(answered) >= enough, "the new workers do not answer")
 
 
 def test_two_workers_killed_at_once_are_replaced(served, png_files, predictions):
     kill(served, *served.workers())
     with clients(served, png_files, predictions) as answered:
-        wait_for(lambda: len(answered) >= 50, "answers of the new workers")
+        wait_until(lambda: len(answered) >= 50, "the new workers do not answer")
 
 
 def test_requests_of_a_killed_worker_are_no_longer_in_flight(served):
@@ -140,12 +133,11 @@ def test_requests_of_a_killed_worker_are_no_longer_in_flight(served):
             client.sendall(head.encode())
             assert client.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
         # The request for the metrics counts, too. Each worker writes its number once a second.
-        wait_for(lambda: in_flight(served) == 31, "30 requests in flight")
+        wait_until(lambda: in_flight(served) == 31, "not 30 requests in flight")
         for worker in served.workers():
             kill(served, worker)
             broken = [client for client in begun if is_closed(client)]
-            left = 31 - len(broken)
-            wait_for(lambda left=left: in_flight(served) == left, f"{left} requests in flight")
+            wait_until(lambda: in_flight(served) + len(broken) == 31)  # noqa: B023  # called at once
         assert len(broken) == 30
     finally:
         for client in begun:
@@ -166,7 +158,7 @@ def test_a_replacement_that_dies_at_once_ends_the_service(served, tmp_path):
     # Otherwise the service would replace its workers forever, and its supervisor would not notice.
     first, second = served.workers()
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: served.workers() - {first, second}, "a new worker")
+    wait_until(lambda: served.workers() - {first, second}, "no new worker starts")
     (new,) = served.workers() - {first, second}
     os.kill(new, signal.SIGKILL)
     assert served.process.wait(TIMEOUT) == 1
@@ -182,7 +174,7 @@ def test_a_replacement_that_dies_at_once_ends_the_service(served, tmp_path):
 def test_workers_end_when_the_main_process_is_killed(served, tmp_path):
     served.process.kill()
     served.process.wait(TIMEOUT)
-    wait_for(lambda: not listens(served), "the workers to end")
+    wait_until(lambda: not listens(served), "a worker still runs")
     assert list(tmp_path.iterdir()) == []
 
 

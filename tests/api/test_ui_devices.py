@@ -6,8 +6,7 @@ import pytest
 from playwright.sync_api import Browser, CDPSession, Page, expect
 
 from tests.api.pad import ANSWER, DIGITS, draw, draw_at_once, ink, reading, wait_for_scripts
-from tests.conftest import Server
-from tests.test_reload import wait_until
+from tests.conftest import Server, wait_until
 
 NUMBERS = re.compile(r"\d+")
 TOUCH = """(events) => {

@@ -5,7 +5,6 @@ import secrets
 import subprocess
 import sys
 import tarfile
-import time
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory, TemporaryFile
 
@@ -16,7 +15,7 @@ from pyarrow import parquet
 from service.bulk import inputs
 from service.bulk.job import Job
 from service.recognition import pin
-from tests.conftest import ENVIRONMENT, free_port
+from tests.conftest import ENVIRONMENT, free_port, wait_until
 
 TIMEOUT = 120  # seconds
 # The cluster is expensive, so one test process runs all tests that use it.
@@ -79,7 +78,7 @@ def endpoint():
         )
         url = f"http://127.0.0.1:{port}"
         try:
-            wait_for(lambda: answers(f"{url}/moto-api/"))
+            wait_until(lambda: answers(f"{url}/moto-api/"))
             requests.put(f"{url}/bucket", timeout=TIMEOUT).raise_for_status()
             yield {
                 "AWS_ENDPOINT_URL": url,
@@ -153,7 +152,7 @@ def running_node(environment, *options):
             return output.read()
 
         try:
-            wait_for(lambda: process.poll() is not None or "Ray runtime started" in read_output())
+            wait_until(lambda: process.poll() is not None or "Ray runtime started" in read_output())
             assert process.poll() is None, read_output()
             yield process.pid
         finally:
@@ -174,14 +173,6 @@ def answers(url):
         return requests.get(url, timeout=TIMEOUT).ok
     except requests.ConnectionError:
         return False
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + TIMEOUT
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"the condition does not hold after {TIMEOUT} s"
-        time.sleep(0.01)
-    return value
 
 
 def kill(session):
@@ -219,7 +210,7 @@ def end(process, status=0):
     try:
         output, _ = process.communicate(timeout=TIMEOUT)
         # The resource tracker of multiprocessing ends a moment after the driver.
-        wait_for(lambda: not processes(process.pid))
+        wait_until(lambda: not processes(process.pid))
     finally:
         kill(process.pid)
     assert process.returncode == status, output

@@ -15,10 +15,9 @@ from tests.bulk.conftest import (
     processes,
     run_bulk,
     start_bulk,
-    wait_for,
     workers,
 )
-from tests.conftest import ENVIRONMENT, free_port
+from tests.conftest import ENVIRONMENT, free_port, wait_until
 
 pytestmark = CLUSTER
 
@@ -40,7 +39,7 @@ def test_a_node_that_dies_loses_or_duplicates_no_row(
         repository.path, cluster, many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"
     )
     try:
-        wait_for(lambda: len(parts_of(tmp_path)) > 20 and workers(node))
+        wait_until(lambda: len(parts_of(tmp_path)) > 20 and workers(node))
         kill(node)
         done = len(parts_of(tmp_path))
         output, _ = process.communicate(timeout=TIMEOUT)
@@ -58,8 +57,8 @@ def test_killed_worker_processes_lose_or_duplicate_no_row(
         repository.path, cluster, many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"
     )
     for done in (10, 60):
-        wait_for(lambda: len(parts_of(tmp_path)) > done)  # noqa: B023  # called within the loop
-        os.kill(wait_for(lambda: workers(node))[0], signal.SIGKILL)
+        wait_until(lambda: len(parts_of(tmp_path)) > done)  # noqa: B023  # called within the loop
+        os.kill(wait_until(lambda: workers(node))[0], signal.SIGKILL)
     end(process)
     check_many(tmp_path, many, predictions)
 
@@ -69,10 +68,10 @@ def test_a_killed_driver_leaves_no_worker_process(cluster, node, repository, man
         repository.path, cluster, many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"
     )
     try:
-        wait_for(lambda: len(parts_of(tmp_path)) > 3 and workers(node))
+        wait_until(lambda: len(parts_of(tmp_path)) > 3 and workers(node))
         process.kill()
         process.wait(TIMEOUT)
-        wait_for(lambda: not workers(node))
+        wait_until(lambda: not workers(node))
     finally:
         kill(process.pid)
         process.stdout.close()
@@ -86,10 +85,10 @@ def test_a_killed_job_continues_without_repeating_parts(
     command = [many, f"--out={out}", f"--part-size={PART_SIZE}"]
     process = start_bulk(repository.path, ENVIRONMENT, *command)  # on this machine
     try:
-        wait_for(lambda: len(parts_of(out)) > 3)
+        wait_until(lambda: len(parts_of(out)) > 3)
         process.kill()
         process.wait(TIMEOUT)
-        wait_for(lambda: not processes(process.pid))
+        wait_until(lambda: not processes(process.pid))
     finally:
         kill(process.pid)
         process.stdout.close()

@@ -23,9 +23,8 @@ from tests.bulk.conftest import (
     run_bulk,
     start_bulk,
     tar_of,
-    wait_for,
 )
-from tests.conftest import ENVIRONMENT, pin_by_md5_only
+from tests.conftest import ENVIRONMENT, pin_by_md5_only, wait_until
 
 KILLER = b"a worker that decodes this is killed"
 # Appended to a copy of the program. It stands for a defect in a decoder.
@@ -93,7 +92,7 @@ def test_every_kind_of_input_produces_its_rows(
 def test_an_interrupted_job_continues(environment, repository, many, predictions, tmp_path):
     arguments = [many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"]
     process = start_bulk(repository.path, environment, *arguments)
-    wait_for(lambda: len(parts_of(tmp_path)) > 3)
+    wait_until(lambda: len(parts_of(tmp_path)) > 3)
     process.send_signal(signal.SIGINT)
     assert "bulk: interrupted; run the same command again" in end(process, status=1)
     run_bulk(repository.path, environment, *arguments)

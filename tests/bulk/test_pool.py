@@ -24,10 +24,9 @@ from tests.bulk.conftest import (
     rows_of,
     run_bulk,
     start_bulk,
-    wait_for,
     workers,
 )
-from tests.conftest import ENVIRONMENT
+from tests.conftest import ENVIRONMENT, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -75,13 +74,13 @@ def kill_worker():
 
 def kill_at(process, number):
     """Kill the process while it reads a picture, and check that another replaces it."""
-    wait_for(lambda: process.position.value == number)
+    wait_until(lambda: process.position.value == number)
     kill_worker()
     assert receive(process) is None
 
 
 def unblock(process, number, file):
-    wait_for(lambda: process.position.value == number)
+    wait_until(lambda: process.position.value == number)
     os.close(os.open(file, os.O_WRONLY))
 
 
@@ -159,7 +158,7 @@ def test_deaths_at_several_pictures_end_the_job(process, begin, pipe):
         kill_at(process, number)
         for passed in range(number + 1):
             unblock(process, passed, pipes[passed])
-    wait_for(lambda: process.position.value == 3)
+    wait_until(lambda: process.position.value == 3)
     kill_worker()
     assert "its process ended 4 times" in receive(process).failure
 
@@ -177,7 +176,7 @@ def test_killed_workers_lose_or_duplicate_no_row(repository, many, predictions, 
         repository.path, ENVIRONMENT, many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"
     )
     for done in range(10, PARTS - 20, 40):
-        wait_for(lambda: len(parts_of(tmp_path)) > done)  # noqa: B023  # called within the loop
+        wait_until(lambda: len(parts_of(tmp_path)) > done)  # noqa: B023  # called within the loop
         # The other worker may still be starting, and a part fails if its worker dies repeatedly.
         oldest = workers(process.pid)[0]
         os.kill(oldest, signal.SIGKILL)
@@ -191,10 +190,10 @@ def test_a_killed_job_leaves_no_process_and_continues_without_repeating_parts(
     command = [many, f"--out={tmp_path}", f"--part-size={PART_SIZE}"]
     process = start_bulk(repository.path, ENVIRONMENT, *command)
     try:
-        wait_for(lambda: len(parts_of(tmp_path)) > 3)
+        wait_until(lambda: len(parts_of(tmp_path)) > 3)
         process.kill()
         process.wait()
-        wait_for(lambda: not processes(process.pid))
+        wait_until(lambda: not processes(process.pid))
         assert not process.stdout.read()
     finally:
         kill(process.pid)
@@ -217,7 +216,7 @@ def test_a_signal_ends_the_job_at_once(repository, many, tmp_path, number, send,
     process = start_bulk(
         repository.path, ENVIRONMENT, many, f"--out={out}", f"--part-size={PART_SIZE}"
     )
-    wait_for(lambda: workers(process.pid) and len(parts_of(out)) >= parts)
+    wait_until(lambda: workers(process.pid) and len(parts_of(out)) >= parts)
     send(process.pid, number)
     output = end(process, status=1)
     assert output == "bulk: interrupted; run the same command again to continue\n"
@@ -227,10 +226,10 @@ def test_a_signal_ends_the_job_at_once(repository, many, tmp_path, number, send,
 def test_a_driver_that_is_killed_at_the_start_leaves_no_process(repository, many, tmp_path):
     process = start_bulk(repository.path, ENVIRONMENT, many, f"--out={tmp_path}")
     try:
-        wait_for(lambda: workers(process.pid))
+        wait_until(lambda: workers(process.pid))
         process.kill()
         process.wait()
-        wait_for(lambda: not processes(process.pid))
+        wait_until(lambda: not processes(process.pid))
     finally:
         kill(process.pid)
         process.stdout.close()
