@@ -28,14 +28,6 @@ DRAWN = 2  # pictures of each variation
 MADE = 100  # images of `drawn_digits` and of `non_digits`
 
 
-def is_untried() -> bool:
-    """Return whether the bits have never been compared on a processor like this one.
-
-    The pipeline limits a processor with AVX-512 to AVX2, but none was at hand to prove it.
-    """
-    return "avx512f" in determinism._processor_features()
-
-
 def digest(*values: Any) -> str:
     """Return a short hash of files, folders, pictures, arrays and other objects."""
     import numpy as np

@@ -3,9 +3,7 @@
     python -m tests.reproduced
 
 On a machine of the class that wrote dvc.lock, no tracked file may have changed. A machine of
-another class makes another network; its metrics must be close to the committed ones. A processor
-with AVX-512 may also make another network, until the bits have been compared on one (see
-`tests.bits`).
+another class makes another network; its metrics must be close to the committed ones.
 """
 
 import json
@@ -15,7 +13,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from stages.common import determinism, paths
-from tests import bits
 
 FILES = paths.EVALUATION / "metrics.json", paths.PICTURES / "metrics.json"
 # The largest accepted differences from a committed accuracy. On the test split, the limit is five
@@ -45,18 +42,14 @@ def main() -> None:
         return
     cards = git("show", f"HEAD:{paths.MODEL_CARD}"), paths.MODEL_CARD.read_text()
     committed, this = map(determinism.recorded_class, cards)
-    if this != committed:
-        print(
-            f"this machine ({this}) is of another class than the one that wrote dvc.lock "
-            f"({committed})"
-        )
-    elif bits.is_untried():
-        print(f"this processor has AVX-512, and changed {', '.join(changed)}")
-    else:
+    if this == committed:
         sys.exit(
             f"`make repro` changed {', '.join(changed)}, although this machine is of the class "
             f"that wrote dvc.lock ({this})"
         )
+    print(
+        f"this machine ({this}) is of another class than the one that wrote dvc.lock ({committed})"
+    )
     for path in FILES:
         before = dict(accuracies(json.loads(git("show", f"HEAD:{path}"))))
         after = dict(accuracies(json.loads(path.read_text())))

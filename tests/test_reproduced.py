@@ -4,7 +4,7 @@ import subprocess
 import pytest
 
 from stages.common import paths
-from tests import bits, reproduced
+from tests import reproduced
 
 FILES = {
     paths.MODEL_CARD: "Trained on: x86_64, AVX2 and FMA, CPU\n",
@@ -31,8 +31,7 @@ def test_an_unchanged_commit_passes(commit, capsys):
     assert "changed no tracked file" in capsys.readouterr().out
 
 
-def test_a_change_on_a_machine_of_the_same_class_fails(commit, monkeypatch):
-    monkeypatch.setattr(bits, "is_untried", lambda: False)
+def test_a_change_on_a_machine_of_the_same_class_fails(commit):
     (paths.PICTURES / "metrics.json").write_text("{}")
     with pytest.raises(SystemExit, match=r"changed data/pictures/metrics\.json, although"):
         reproduced.main()
@@ -67,13 +66,3 @@ def test_a_machine_of_another_class_has_close_metrics(
         output = capsys.readouterr().out
         assert "this machine (aarch64, CPU) is of another class" in output
         assert "close to the committed ones" in output
-
-
-def test_a_processor_that_was_never_tried_has_close_metrics(commit, monkeypatch, capsys):
-    monkeypatch.setattr(bits, "is_untried", lambda: True)
-    figures = {"accuracy": 0.9965, "handwriting": {"semeion": {"accuracy": 0.98}}}
-    (paths.EVALUATION / "metrics.json").write_text(json.dumps(figures))
-    reproduced.main()
-    output = capsys.readouterr().out
-    assert "this processor has AVX-512, and changed data/evaluation/metrics.json" in output
-    assert "close to the committed ones" in output
