@@ -520,7 +520,7 @@ def is_open(port: int) -> bool:
 
 
 def wait_until(condition: Callable[[], Any], problem: str = "the condition does not hold") -> Any:
-    """Wait until a condition holds, and return its value. If it never does, report the problem."""
+    """Wait until a condition holds, and return its value; if it never does, name the problem."""
     deadline = time.monotonic() + WAIT_TIMEOUT
     while not (value := condition()):
         assert time.monotonic() < deadline, problem

@@ -94,10 +94,10 @@ def test_the_counts_of_all_workers_are_added_up(repository, version, png_files):
         for file in png_files[:200]:
             requests.post(f"{server.url}/recognize", files={"image": file.read_bytes()}, timeout=60)
 
-        def index_of_all():
+        def complete_index():
             index, images = found(requests.get(f"{server.url}/metrics", timeout=60).text, version)
             return index if images == 200 else None
 
         # A worker publishes its counts once a second.
-        index = wait_until(index_of_all, "the workers do not count all images")
+        index = wait_until(complete_index, "the workers do not count all images")
     assert max(index.values()) < CLOSE

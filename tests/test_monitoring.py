@@ -91,7 +91,7 @@ class Prometheus:
     def wait_for_data(self, *queries: str) -> None:
         """Wait until each query has returned a number."""
         for query in queries:
-            wait_until(partial(self._has_data, shorten(query)), query)
+            wait_until(partial(self._has_data, shorten(query)), f"no data for {query}")
 
     def _has_data(self, query: str) -> bool:
         result = self.get("query", query=query)["result"]
@@ -122,7 +122,7 @@ def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
     with subprocess.Popen([program("prometheus", "prometheus"), *command]) as process:
         try:
             url = f"http://{address}"
-            wait_until(lambda: is_ready(url), "Prometheus starts")
+            wait_until(lambda: is_ready(url), "Prometheus does not start")
             yield Prometheus(url)
         finally:
             process.terminate()
@@ -193,7 +193,7 @@ def test_every_query_returns_data_and_every_alert_fires_and_goes_again(
 ):
     pictures = [file.read_bytes() for file in png_files]
     one_by_one = cycle(pictures)
-    # A form with so many large pictures takes some seconds. That all show the same digit is drift.
+    # A form with so many large pictures takes seconds. All show one digit, so there is drift.
     images, labels = testing
     large = [*islice(cycle([enlarged(image) for image in images[labels == 1]]), len(images))]
     folder = with_a_defect(repository, tmp_path / "served")
@@ -209,7 +209,7 @@ def test_every_query_returns_data_and_every_alert_fires_and_goes_again(
             assert correct(server, pictures[0]).ok
             with repeating(lambda: recognize(server, next(one_by_one))):
                 monitor.wait_for_data(*RECORDED, *SHOWN)
-                wait_until(lambda: monitor.firing() == set(), "no alert fires")
+                wait_until(lambda: monitor.firing() == set(), "an alert fires")
 
             replace(graph, intact + b"x")
             pin_artifact(folder)
@@ -222,7 +222,7 @@ def test_every_query_returns_data_and_every_alert_fires_and_goes_again(
                 lambda: requests.get(f"{server.url}/model/", timeout=60),
             ):
                 during = set(ALERTS) - {"MnistDown"}
-                wait_until(lambda: monitor.firing() == during, "all alerts fire")
+                wait_until(lambda: monitor.firing() == during, "not all alerts fire")
                 monitor.wait_for_data(*(ALERTS[name] for name in during))
                 texts = str([alert["annotations"] for alert in monitor.get("alerts")["alerts"]])
                 assert "error expanding template" not in texts
@@ -230,8 +230,8 @@ def test_every_query_returns_data_and_every_alert_fires_and_goes_again(
             pin_artifact(folder)
             server.process.send_signal(signal.SIGHUP)
             assert recognize(server, *pictures, *pictures).ok
-            wait_until(lambda: monitor.firing() == set(), "no alert fires any more")
-        wait_until(lambda: monitor.firing() == {"MnistDown"}, "an alert for a stopped service")
+            wait_until(lambda: monitor.firing() == set(), "an alert still fires")
+        wait_until(lambda: monitor.firing() == {"MnistDown"}, "no alert for the stopped service")
         monitor.wait_for_data(ALERTS["MnistDown"])
         with running_server(PROJECT, *options, port=port):
-            wait_until(lambda: monitor.firing() == set(), "no alert after a restart")
+            wait_until(lambda: monitor.firing() == set(), "an alert fires after a restart")

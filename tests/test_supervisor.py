@@ -31,7 +31,7 @@ def served(repository, tmp_path, monkeypatch):
     """A service with two workers that writes to `tmp_path`."""
     monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path))
     with running_server(repository.path, "--workers=2") as started:
-        wait_until(lambda: len(ready(started)) == 2, "no two workers are ready")
+        wait_until(lambda: len(ready(started)) == 2, "the two workers are not ready")
         yield started
 
 
