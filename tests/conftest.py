@@ -399,14 +399,13 @@ class Server:
 
     url: str
     process: "subprocess.Popen[bytes]"
-    output: IO[str]
+    output: IO[bytes]
 
     def stop(self, timeout: float = START_TIMEOUT) -> str:
         """Stop the service, and return its output."""
         self.process.terminate()
         self.process.wait(timeout)
-        self.output.seek(0)
-        return self.output.read()
+        return log_of(self.output)
 
     def worker(self) -> int:
         """Return the process id of the only worker."""
@@ -419,6 +418,15 @@ class Server:
         # pgrep fails if there is no worker.
         found = subprocess.run(children, capture_output=True, text=True, check=False).stdout
         return {int(worker) for worker in found.split()}
+
+
+def log_of(output: IO[bytes]) -> str:
+    """Return what processes have written to a file so far.
+
+    They share the offset of this open file. `seek` would move it, and the next line would overwrite
+    an earlier one.
+    """
+    return os.pread(output.fileno(), os.fstat(output.fileno()).st_size, 0).decode()
 
 
 def start(folder: Path, *options: str) -> "subprocess.CompletedProcess[str]":
@@ -476,8 +484,7 @@ def running_server(
         certificate: The file of its TLS certificate, or None if it speaks plain HTTP.
     """
     port = port or free_port()
-    # A pipe would fill up. With the mode "w+", the service would write where a test has read.
-    with TemporaryFile("a+") as output:
+    with TemporaryFile() as output:  # a pipe would fill up
         process = subprocess.Popen(
             [sys.executable, "-m", "service", f"--port={port}", *options],
             cwd=folder,

@@ -30,6 +30,7 @@ from tests.conftest import (
     download_wheels,
     free_port,
     keep,
+    log_of,
     manifest_sha256,
     output_of,
     package_index,
@@ -277,7 +278,7 @@ def started(image, folder, *arguments, mounts=(), **settings):
     spec["mounts"] += [tmpfs, *binds]
     (folder / "config.json").write_text(json.dumps(spec))
     command = [runc, f"--root={folder / 'state'}"]
-    with TemporaryFile("w+") as output:
+    with TemporaryFile() as output:
         process = subprocess.Popen(
             [*command, "run", f"--bundle={folder}", container], stdout=output, stderr=output
         )
@@ -336,8 +337,7 @@ def test_a_container_recognizes_digits_until_it_is_stopped(image, artifact, png_
 def ended(container):
     """Wait until a container ends by itself, and return its status and its output."""
     status = container.process.wait(START_TIMEOUT)
-    container.output.seek(0)
-    return status, container.output.read()
+    return status, log_of(container.output)
 
 
 def test_a_mounted_artifact_is_verified_at_the_start(image, artifact, tmp_path):

@@ -16,6 +16,7 @@ from service.recognition import pin
 from service.reload import ModelStatus
 from tests.conftest import (
     Repository,
+    log_of,
     manifest_sha256,
     pin_artifact,
     pin_by_md5_only,
@@ -296,12 +297,8 @@ def test_a_lock_that_ceases_to_pin_a_manifest_is_refused_without_the_option(two)
 def test_the_signal_has_no_effect_without_a_new_artifact(two):
     with running_server(two.repository.path, "--workers=1") as server:
         server.process.send_signal(signal.SIGHUP)
-
-        def is_reported():
-            server.output.seek(0)
-            return f"Serving data/model {two.old} as before" in server.output.read()
-
-        wait_until(is_reported, "the service does not report the check")
+        report = f"Serving data/model {two.old} as before"
+        wait_until(lambda: report in log_of(server.output), "the service does not report the check")
         assert states(server) == {number(two.old): ("AVAILABLE", "OK")}
 
 

@@ -22,6 +22,7 @@ from service.shadow import LOWEST, Bounds, Comparison, Copies
 from tests.conftest import (
     ENVIRONMENT,
     PROJECT,
+    log_of,
     pin_artifact,
     pinned_version,
     running_server,
@@ -121,11 +122,7 @@ def load(server, png_files, predictions) -> Iterator[set[str]]:
 
 
 def logged(server, text: str) -> Callable[[], bool]:
-    def is_logged() -> bool:
-        server.output.seek(0)
-        return text in server.output.read()
-
-    return is_logged
+    return lambda: text in log_of(server.output)
 
 
 def states(server) -> list[str]:

@@ -15,7 +15,7 @@ from pyarrow import parquet
 from service.bulk import inputs
 from service.bulk.job import Job
 from service.recognition import pin
-from tests.conftest import ENVIRONMENT, free_port, wait_until
+from tests.conftest import ENVIRONMENT, free_port, log_of, wait_until
 
 TIMEOUT = 120  # seconds
 # The cluster is expensive, so one test process runs all tests that use it.
@@ -133,7 +133,7 @@ def running_worker_node(environment):
 @contextmanager
 def running_node(environment, *options):
     """Run a node of Ray. Yield the id of its first process, which is also the session id."""
-    with TemporaryFile("w+") as output:
+    with TemporaryFile() as output:
         process = subprocess.Popen(
             [
                 *("ray", "start", "--block", "--node-ip-address=127.0.0.1"),
@@ -147,13 +147,11 @@ def running_node(environment, *options):
             start_new_session=True,
         )
 
-        def read_output():
-            output.seek(0)
-            return output.read()
-
         try:
-            wait_until(lambda: process.poll() is not None or "Ray runtime started" in read_output())
-            assert process.poll() is None, read_output()
+            wait_until(
+                lambda: process.poll() is not None or "Ray runtime started" in log_of(output)
+            )
+            assert process.poll() is None, log_of(output)
             yield process.pid
         finally:
             kill(process.pid)
