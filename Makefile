@@ -36,7 +36,7 @@ IMAGE ?= mnist
 BUILDER ?= $(notdir $(firstword $(shell type -P buildah podman docker)))
 export BUILDAH_FORMAT := docker
 
-PYTEST := pytest --numprocesses=auto --dist=worksteal
+PYTEST := pytest --dist=worksteal
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,13 +65,13 @@ image: data/model $(INSTALLED)$(SERVICE) ## Build the container image mnist, wit
 		--build-arg REVISION=$$(git describe --always --abbrev=40 --dirty) .
 
 check: lint ## Check style and types, and run the tests that need no pipeline run and no server
-	$(PYTEST) -m "not pipeline and not server and not slow"
+	$(PYTEST) --numprocesses=logical -m "not pipeline and not server and not slow"
 
 test: $(INSTALLED)$(ALL) ## Run all tests except the slow ones
-	$(PYTEST) -m "not slow"
+	$(PYTEST) --numprocesses=auto -m "not slow"
 
 test-all: $(INSTALLED)$(ALL) ## Run all tests
-	$(PYTEST)
+	$(PYTEST) --numprocesses=auto
 
 bench: $(INSTALLED)$(ALL) ## Compare the service with other servers (needs wrk)
 	python -m tests.benchmarks.serving

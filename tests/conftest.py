@@ -8,6 +8,7 @@ A run of the pipeline takes a minute, so pytest's cache keeps its outputs. The n
 same code, parameters, data and packages copies them. Remove them with `pytest --cache-clear`.
 """
 
+import gc
 import gzip
 import hashlib
 import io
@@ -83,10 +84,20 @@ settings.load_profile("untimed")
 
 Params = dict[str, Any]
 
+# Libraries make millions of objects at import, and keep them. To search them for garbage would take
+# a third of the time in which pytest collects the tests.
+gc.disable()
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Return the number of test processes: one more than cores, because many tests wait."""
-    return (os.cpu_count() or 1) + 1
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the number of cores for `logical`, and one more for `auto`, because servers wait."""
+    return (os.cpu_count() or 1) + (config.option.numprocesses == "auto")
+
+
+def pytest_collection_finish() -> None:
+    """Search for garbage again, but not in what the test files have imported."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -157,6 +157,7 @@ def ended(process: int) -> bool:
     return not Path(f"/proc/{process}/exe").exists()
 
 
+@pytest.mark.server
 def test_under_load_a_good_artifact_takes_over_and_a_worse_or_broken_one_does_not(
     folder, png_files, artifact
 ):
@@ -210,6 +211,7 @@ def test_under_load_a_good_artifact_takes_over_and_a_worse_or_broken_one_does_no
     assert f"Serving data/model {good} " in output
 
 
+@pytest.mark.server
 def test_a_trial_ends_with_another_pin_and_with_its_process(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(ENVIRONMENT, "TMPDIR", str(tmp_path))
     with serving(folder, "--workers=1") as server:
@@ -234,6 +236,7 @@ def test_a_trial_ends_with_another_pin_and_with_its_process(folder, tmp_path, mo
         )
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_trial_ends_with_the_service(folder, number):
     with serving(folder, "--workers=1") as server:
@@ -248,6 +251,7 @@ def test_a_trial_ends_with_the_service(folder, number):
     assert last.startswith(f"Trying data/model {new} ")
 
 
+@pytest.mark.server
 def test_an_artifact_that_is_no_longer_pinned_does_not_take_over(folder, png_files, artifact):
     with serving(folder, "--workers=1", "--shadow-max-slowdown=1000") as server:
         folder.pin_same_network()
@@ -263,6 +267,7 @@ def test_an_artifact_that_is_no_longer_pinned_does_not_take_over(folder, png_fil
         assert "from now on" not in server.stop()
 
 
+@pytest.mark.server
 def test_a_trial_ends_when_the_service_is_killed(folder):
     with serving(folder, "--workers=1") as server:
         folder.pin_same_network()

@@ -145,6 +145,7 @@ def enter(page: Page, token: str) -> None:
     dialog.get_by_role("button", name="Close").first.click()
 
 
+@pytest.mark.server
 def test_the_docs_page_has_a_title_fits_on_a_phone_and_names_its_fields(docs):
     expect(docs).to_have_title("Handwritten digits: the API")
     open_recognize(docs)
@@ -163,6 +164,7 @@ def test_the_docs_page_has_a_title_fits_on_a_phone_and_names_its_fields(docs):
     assert all(names)
 
 
+@pytest.mark.server
 def test_the_docs_page_sends_a_picture_with_the_token(docs, png_files, artifact):
     label = artifact.predictions[104]
     open_recognize(docs)
@@ -186,6 +188,7 @@ def test_the_docs_page_sends_a_picture_with_the_token(docs, png_files, artifact)
     assert docs.evaluate("sessionStorage.length") == 0
 
 
+@pytest.mark.server
 def test_behind_a_prefix_the_docs_page_sends_to_the_prefix(docs):
     """A proxy adds /app to the paths of the service."""
     docs.route(

@@ -451,6 +451,7 @@ def enter_token(page: Page) -> None:
     page.keyboard.press("Enter")
 
 
+@pytest.mark.server
 def test_one_press_sends_the_drawing_that_was_recognized_and_the_right_digit(
     blank, collecting, artifact, browser_errors
 ):
@@ -502,6 +503,7 @@ def test_one_press_sends_the_drawing_that_was_recognized_and_the_right_digit(
     browser_errors.clear()
 
 
+@pytest.mark.server
 def test_an_uploaded_picture_is_kept_as_it_is_and_failures_are_sentences(
     blank, collecting, browser_errors
 ):

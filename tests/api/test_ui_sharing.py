@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.api.pad import (
@@ -81,6 +82,7 @@ def test_the_request_as_code_gives_the_same_answer(page):
     assert json.loads(done.stdout)["filename"] == SAMPLES[0].name
 
 
+@pytest.mark.server
 def test_behind_a_token_the_page_asks_once_and_keeps_it(blank, artifact, tmp_path, browser_errors):
     file = tmp_path / "token"
     file.write_text(TOKEN)

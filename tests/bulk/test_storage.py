@@ -24,6 +24,7 @@ def test_entries_are_sorted_and_without_hidden_files(tmp_path):
     ]
 
 
+@pytest.mark.server
 def test_entries_of_a_bucket_are_those_of_a_folder(endpoint, monkeypatch):
     for name, value in endpoint.items():
         monkeypatch.setenv(name, value)

@@ -14,13 +14,20 @@ def chosen():
     return params.load(PROJECT / "params.yaml")
 
 
+def with_photometric(chosen, fraction):
+    """Return the recipe of the CNN with another fraction of photometric distortion.
+
+    Its graph takes seconds to build. With the fraction 0, there is none.
+    """
+    recipe = chosen.train.cnn
+    photometric = recipe.photometric.model_copy(update={"fraction": fraction})
+    return recipe.model_copy(update={"photometric": photometric})
+
+
 @pytest.fixture(scope="module")
 def plain(chosen):
-    """The recipe of the CNN without photometric distortion, whose graph takes seconds to build."""
-    recipe = chosen.train.cnn
-    return recipe.model_copy(
-        update={"photometric": recipe.photometric.model_copy(update={"fraction": 0.0})}
-    )
+    """The recipe of the CNN without photometric distortion."""
+    return with_photometric(chosen, 0.0)
 
 
 def digits(testing, count):
@@ -118,21 +125,21 @@ def test_kinds_without_images_have_no_share(chosen, testing):
     assert mixed.shape[1] == recipe.batch_size + without
 
 
-def test_replicas_share_the_batch_of_a_single_one(chosen, testing):
-    recipe = chosen.train.cnn.model_copy(update={"batch_size": 40})
+@pytest.mark.parametrize(("replicas", "fraction"), [(2, 0.25), (3, 0.0)])
+def test_replicas_share_the_batch_of_a_single_one(chosen, testing, replicas, fraction):
+    """Two replicas divide the 39 images and the background image evenly, and three do not."""
+    recipe = with_photometric(chosen, fraction).model_copy(update={"batch_size": 39})
     mixture = _mix(digits(testing, 100), idx.NONE, idx.NONE, idx.NONE[0], recipe, 1, 1)
 
     def batches(count, worker):
         context = tf.distribute.InputContext(count, worker, count)
         return [*_batches(mixture, recipe, 1, 0, context).as_numpy_iterator()]
 
-    whole = batches(1, 0)
-    for replicas in (2, 3):
-        parts = [batches(replicas, worker) for worker in range(replicas)]
-        for step, (pixels, targets) in enumerate(whole):
-            shares = [part[step] for part in parts]
-            np.testing.assert_array_equal(np.concatenate([share[0] for share in shares]), pixels)
-            np.testing.assert_array_equal(np.concatenate([share[1] for share in shares]), targets)
+    parts = [batches(replicas, worker) for worker in range(replicas)]
+    for step, (pixels, targets) in enumerate(batches(1, 0)):
+        shares = [part[step] for part in parts]
+        np.testing.assert_array_equal(np.concatenate([share[0] for share in shares]), pixels)
+        np.testing.assert_array_equal(np.concatenate([share[1] for share in shares]), targets)
 
 
 def test_other_handwriting_and_images_without_a_digit_are_learned(chosen, plain, testing):

@@ -19,6 +19,7 @@ COMMAND = [sys.executable, "-m", "stages.commands.review"]
 ENV = {**ENVIRONMENT, "PYTHONPATH": str(PROJECT), "BROWSER": "true"}
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_a_review_and_remove_takes_a_picture_out(project, inbox, number):
     """Also in the background of a shell, where programs ignore Ctrl+C by default."""
