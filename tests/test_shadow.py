@@ -32,6 +32,7 @@ from tests.test_reload import refused, version
 
 TIMEOUT = 300  # seconds; a trial has the lowest priority
 IMAGES = 100
+PAUSE = 0.01  # seconds between two requests of a client, so that the trial finds idle time
 WEIGHTS = (10, 1, 1, 32)  # the shape of the weights of the last layer of `tests.artifact`
 BOUNDS = Bounds(100, max_disagreement=0.05, max_confidence_loss=0.02, max_slowdown=1.5)
 SAME = Comparison(100, 5, confidence=(0.95, 0.94), seconds=(0.001, 0.0015))
@@ -99,7 +100,7 @@ def load(server, png_files, predictions) -> Iterator[set[str]]:
     def send(client: int) -> None:
         with requests.Session() as session:
             for number in count(client, 4):
-                if stop.is_set():
+                if stop.wait(PAUSE):
                     return
                 place = number % len(png_files)
                 answer = session.post(
