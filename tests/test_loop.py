@@ -70,7 +70,6 @@ def test_a_wrong_answer_becomes_a_better_model_in_service(
     options = ("--workers=1", f"--feedback={inbox}", "--watch")
     with running_server(scratch.path, *options) as server:
         blank.goto(server.url)
-        wait_for_scripts(blank)
         assert answer(blank, ONES[0]) != 1
         count = sum([correct(blank, strokes) for strokes in ONES])
         assert count >= FEWEST
@@ -98,6 +97,7 @@ def test_a_wrong_answer_becomes_a_better_model_in_service(
 
 def answer(page: Page, strokes: Strokes) -> int:
     """Draw on the empty pad, and return the digit that the page shows."""
+    wait_for_scripts(page)
     clear(page)
     draw_at_once(page, strokes)
     expect(page.get_by_role("status")).to_have_text(ANSWER)

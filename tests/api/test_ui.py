@@ -26,6 +26,7 @@ from tests.api.pad import (
     reading,
     requests_of,
     transfer,
+    wait_for_scripts,
 )
 from tests.conftest import client_of_server
 
@@ -510,6 +511,7 @@ def test_an_uploaded_picture_is_kept_as_it_is_and_failures_are_sentences(
     url, inbox = collecting
     blank.add_init_script(f"sessionStorage.setItem('token', '{TOKEN}')")
     blank.goto(url)
+    wait_for_scripts(blank)
     offer = blank.get_by_role("region", name="Not right?")
     seven, eight = (offer.get_by_role("button", name=f" {digit}") for digit in (7, 8))
     blank.locator("#file").set_input_files(SAMPLES[5])
