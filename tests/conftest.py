@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -84,20 +84,25 @@ settings.load_profile("untimed")
 
 Params = dict[str, Any]
 
-# Libraries make millions of objects at import, and keep them. To search them for garbage would take
-# a third of the time in which pytest collects the tests.
-gc.disable()
-
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return the number of cores for `logical`, and one more for `auto`, because servers wait."""
+    """Return the number of cores, and for `auto` one more, because tests wait for servers."""
     return (os.cpu_count() or 1) + (config.option.numprocesses == "auto")
 
 
-def pytest_collection_finish() -> None:
-    """Search for garbage again, but not in what the test files have imported."""
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """Disable the garbage collector while pytest imports the test files.
+
+    Libraries make many objects at import, and keep them. The collector would search these again and
+    again, and take a third of the time. After the import, it ignores all objects that exist.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

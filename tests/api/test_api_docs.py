@@ -73,7 +73,7 @@ def test_every_route_behaves_as_described(case, server, session):
     is_unknown = response.status_code == 422 and "then correct that answer" in response.text
     # A form omits a field whose invalid value is an empty list, so the service cannot refuse it.
     is_form = case.media_type == "multipart/form-data" and isinstance(case.body, dict)
-    is_omitted = is_form and [] in list(case.body.values())
+    is_omitted = is_form and [] in case.body.values()
     excluded = [positive_data_acceptance] if is_doubtful or is_refused or is_unknown else []
     excluded += [negative_data_rejection] if is_omitted else []
     case.validate_response(response, excluded_checks=excluded)

@@ -17,7 +17,7 @@ def chosen():
 def with_photometric(chosen, fraction):
     """Return the recipe of the CNN with another fraction of photometric distortion.
 
-    Its graph takes seconds to build. With the fraction 0, there is none.
+    The graph of this distortion takes seconds to build; with the fraction 0, there is none.
     """
     recipe = chosen.train.cnn
     photometric = recipe.photometric.model_copy(update={"fraction": fraction})
@@ -125,7 +125,7 @@ def test_kinds_without_images_have_no_share(chosen, testing):
     assert mixed.shape[1] == recipe.batch_size + without
 
 
-@pytest.mark.parametrize(("replicas", "fraction"), [(2, 0.25), (3, 0.0)])
+@pytest.mark.parametrize(("replicas", "fraction"), [(2, 0.0), (3, 0.25)])
 def test_replicas_share_the_batch_of_a_single_one(chosen, testing, replicas, fraction):
     """Two replicas divide the 39 images and the background image evenly, and three do not."""
     recipe = with_photometric(chosen, fraction).model_copy(update={"batch_size": 39})
