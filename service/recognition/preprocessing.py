@@ -17,6 +17,24 @@ STROKE = 2.2  # pixels: the minimum stroke width in the box, about as wide as MN
 # Fractions of the ink's median contrast: up to FAINT is background, and from SOLID on is full ink.
 FAINT, SOLID = 0.4, 0.8
 MAX_STROKE = 0.5  # the maximum width of a stroke, as a fraction of the longer side
+USUAL_STROKE = 0.2  # the maximum width of nearly all strokes, as a fraction of the shorter side
+# A wider area is a shadow if the strokes have at least `MIN_STRONGER` times its contrast, or the
+# opposite one, and its middle has at least `MIN_SHADOW` times the area of the strokes. Measured: in
+# bold digits, the contrasts are about equal, or the middle has at most 0.07 times the area.
+MIN_STRONGER, MIN_SHADOW = 1.3, 0.1
+MIN_SHEET = 0.2  # the minimum area of a sheet, as a fraction of the picture
+# How far the outline of a sheet may be from a quadrilateral, as a fraction of its perimeter.
+MAX_DEVIATION = 0.04
+# The minimum area of a sheet and of its quadrilateral, as fractions of the sheet's convex hull.
+# Measured: at least 0.92 in photographs of sheets from several sides, and less than 0.88 in digits.
+MIN_FILLED = 0.9
+MIN_WRITTEN = 0.002  # the minimum area of what is written on a sheet, as a fraction of the sheet
+# The maximum standard deviation of the paper, as a fraction of the difference between the tones. A
+# shadow around a digit varies more, because the darker digit belongs to the same tone.
+MAX_UNEVEN = 0.2
+# A sheet touches a side of the picture if it covers more than this fraction of the side. An area
+# that touches three sides may be a part of the paper, outside of a shadow.
+MIN_CONTACT = 0.2
 # The minimum difference between the mean contrasts of ink and background, in units of the sum of
 # their standard deviations. Measured: 1.4 to 1.6 in noise of any strength, and at least 1.8, mostly
 # 2.5 to 3.3, in pictures of digits.
@@ -152,19 +170,136 @@ def find_ink(gray: np.ndarray) -> np.ndarray:
     Raises:
         BlankError: No ink stands out.
     """
-    smooth = cv2.GaussianBlur(gray, (0, 0), 1.0).clip(0, 255)
-    contrast = _contrast_of_tones(smooth)
+    smooth = _smoothed(gray)
+    light = _light_tone(smooth)
+    if light is not None and (sheet := _sheet(light, smooth)) is not None:
+        gray = np.where(sheet, gray, np.median(gray[sheet]))
+        smooth = _smoothed(gray)
+        light = _light_tone(smooth)
+    contrast = None if light is None else _contrast_of_tones(smooth, light)
     if contrast is None:
-        contrast = _local_contrast(smooth, _is_light(gray))
+        contrast = _local_contrast(smooth, _is_light(gray), round(MAX_STROKE * max(gray.shape)))
+    ink = _to_ink(contrast)
+    # A shadow may be as wide as a bold stroke. If something is that wide, or nothing stands out,
+    # narrower strokes may be the ink.
+    if ink is None or _wide_middles(ink).any():
+        usual = round(USUAL_STROKE * min(gray.shape)) | 1  # an odd kernel has a center
+        strokes = _to_ink(_local_contrast(smooth, _is_light(gray), usual))
+        if ink is None or (strokes is not None and _has_shadow(ink, strokes, smooth)):
+            ink = strokes
+    if ink is None:
+        raise BlankError
+    return ink
+
+
+def _smoothed(gray: np.ndarray) -> np.ndarray:
+    return cv2.GaussianBlur(gray, (0, 0), 1.0).clip(0, 255)
+
+
+def _light_tone(smooth: np.ndarray) -> np.ndarray | None:
+    """Return which pixels are light, if the picture has two tones.
+
+    Args:
+        smooth: The smoothed picture, float32 (height, width), 0 to 255.
+
+    Returns:
+        uint8 (height, width), 0 or 1, or None if the picture has more tones than two.
+    """
+    _, light = cv2.threshold(smooth.astype(np.uint8), 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+    high, low = smooth[light > 0], smooth[light == 0]
+    if not high.size or not low.size or _separation(high, low) < TWO_TONES:
+        return None
+    return light
+
+
+def _sheet(light: np.ndarray, smooth: np.ndarray) -> np.ndarray | None:
+    """Find a sheet of paper, or the inside of a box on a form, if the picture shows its edges.
+
+    A sheet is a quadrilateral of one tone with something on it.
+
+    Args:
+        light: The result of `_light_tone`, uint8 (height, width).
+        smooth: The smoothed picture, float32 (height, width), 0 to 255.
+
+    Returns:
+        The sheet with what is on it, without its soft edges, bool (height, width), or None.
+    """
+    for tone in (light, 1 - light):
+        sides = tone[0], tone[-1], tone[:, 0], tone[:, -1]
+        if sum(side.mean() > MIN_CONTACT for side in sides) > 2:
+            continue
+        outlines, _ = cv2.findContours(tone, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        outline = max(outlines, key=cv2.contourArea)
+        hull = cv2.convexHull(outline)
+        tolerance = MAX_DEVIATION * cv2.arcLength(hull, closed=True)
+        corners = cv2.approxPolyDP(hull, tolerance, closed=True)
+        area = min(cv2.contourArea(outline), cv2.contourArea(corners))
+        sheet = cv2.drawContours(np.zeros_like(tone), [outline], 0, 1, cv2.FILLED)
+        written = sheet & ~tone
+        paper, rest = smooth[tone > 0], smooth[tone == 0]
+        if (
+            len(corners) == 4
+            and area >= max(MIN_FILLED * cv2.contourArea(hull), MIN_SHEET * tone.size)
+            and written.sum() >= MIN_WRITTEN * area
+            and _half_width(written) <= USUAL_STROKE * _half_width(sheet)
+            and paper.std() <= MAX_UNEVEN * abs(paper.mean() - rest.mean())
+        ):
+            whole = cv2.fillConvexPoly(sheet, hull, 1)
+            return cv2.erode(whole, np.ones((7, 7), np.uint8)) > 0
+    return None
+
+
+def _to_ink(contrast: np.ndarray) -> np.ndarray | None:
+    """Scale the contrast to 0 for the background and 1 for the ink.
+
+    Args:
+        contrast: The contrast to the background, float32 (height, width), 0 to 255.
+
+    Returns:
+        The ink, float32 (height, width), 0 to 1, or None if no ink stands out.
+    """
     threshold, _ = cv2.threshold(
         contrast.astype(np.uint8), 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU
     )
     inked, bare = contrast[contrast > threshold], contrast[contrast <= threshold]
     if not inked.size or inked.mean() < MIN_CONTRAST:
-        raise BlankError
+        return None
     if _separation(inked, bare) < MIN_SEPARATION:
-        raise BlankError
+        return None
     return np.clip((contrast / np.median(inked) - FAINT) / (SOLID - FAINT), 0, 1)
+
+
+def _half_width(mask: np.ndarray) -> float:
+    """Return the largest distance of a pixel of the mask to its edge.
+
+    Args:
+        mask: uint8 (height, width), 0 or 1.
+    """
+    return float(cv2.distanceTransform(mask, cv2.DIST_L2, 3).max())
+
+
+def _wide_middles(ink: np.ndarray) -> np.ndarray:
+    """Return the middle of whatever is wider than most strokes, bool (height, width)."""
+    distance = cv2.distanceTransform((ink > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
+    return distance > USUAL_STROKE / 2 * min(ink.shape)
+
+
+def _has_shadow(ink: np.ndarray, strokes: np.ndarray, smooth: np.ndarray) -> bool:
+    """Return whether the strokes stand out more than the wide areas, which are then shadows.
+
+    Args:
+        ink: The ink, float32 (height, width), 0 to 1.
+        strokes: The ink of narrow strokes only, in the same form.
+        smooth: The smoothed picture, float32 (height, width), 0 to 255.
+    """
+    is_stroke = strokes > 0.5
+    middles = _wide_middles(ink) & ~is_stroke
+    if middles.sum() < MIN_SHADOW * is_stroke.sum():
+        return False
+    background = np.median(smooth[(ink == 0) & ~is_stroke])
+    stroke, middle = (np.median(smooth[part]) - background for part in (is_stroke, middles))
+    is_opposite = stroke * middle < 0 and abs(stroke) >= MIN_CONTRAST
+    return bool(is_opposite or abs(stroke) > MIN_STRONGER * abs(middle))
 
 
 def _separation(inked: np.ndarray, bare: np.ndarray) -> float:
@@ -172,24 +307,19 @@ def _separation(inked: np.ndarray, bare: np.ndarray) -> float:
     return float((inked.mean() - bare.mean()) / (inked.std() + bare.std() + 1e-6))
 
 
-def _contrast_of_tones(smooth: np.ndarray) -> np.ndarray | None:
-    """Return the contrast to the background's gray level, if the picture has two tones.
+def _contrast_of_tones(smooth: np.ndarray, light: np.ndarray) -> np.ndarray | None:
+    """Return the contrast to the background's gray level in a picture of two tones.
 
     Ink that fills a large part of the picture, or touches its edge, needs no estimate of the
     background there.
 
     Args:
         smooth: The smoothed picture, float32 (height, width), 0 to 255.
+        light: The result of `_light_tone`, uint8 (height, width).
 
     Returns:
-        The contrast, float32 (height, width), or None if the picture has more tones than two.
+        The contrast, float32 (height, width), or None if the ink is too wide for strokes.
     """
-    levels = smooth.astype(np.uint8)
-    _, light = cv2.threshold(levels, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    is_light = light > 0
-    high, low = smooth[is_light], smooth[~is_light]
-    if not high.size or not low.size or _separation(high, low) < TWO_TONES:
-        return None
     # The background is the tone with more and wider areas: a stroke is narrow. The distances count
     # both. An area continues beyond the edge of the picture.
     distances = [cv2.distanceTransform(area, cv2.DIST_L2, 3) for area in (light, 1 - light)]
@@ -207,25 +337,26 @@ def _contrast_of_tones(smooth: np.ndarray) -> np.ndarray | None:
     ):
         is_dark_ink = corner == 0
     if widths[is_dark_ink] > MAX_STROKE / 2 * max(smooth.shape):
-        return None  # the darker or lighter part is a shadow or a table
-    return (np.median(high) - smooth if is_dark_ink else smooth - np.median(low)).clip(0)
+        return None
+    background = np.median(smooth[light == is_dark_ink])
+    return (background - smooth if is_dark_ink else smooth - background).clip(0)
 
 
-def _local_contrast(smooth: np.ndarray, is_light: bool) -> np.ndarray:
+def _local_contrast(smooth: np.ndarray, is_light: bool, max_stroke: int) -> np.ndarray:
     """Return the contrast to the background around each pixel, float32 (height, width).
 
     Args:
         smooth: The smoothed picture, float32 (height, width).
         is_light: Whether the ink is lighter than the background.
+        max_stroke: The maximum width of a stroke, in pixels.
     """
     # The black-hat transform subtracts the picture from its morphological closing, which estimates
     # the background under dark ink: it fills whatever is narrower than the kernel, and keeps uneven
     # lighting and the edges of shadows. The top-hat transform does the same for light ink.
-    kernel_side = round(MAX_STROKE * max(smooth.shape))
-    padded = cv2.copyMakeBorder(smooth, *(kernel_side,) * 4, cv2.BORDER_REPLICATE)
+    padded = cv2.copyMakeBorder(smooth, *(max_stroke,) * 4, cv2.BORDER_REPLICATE)
     transform = cv2.MORPH_TOPHAT if is_light else cv2.MORPH_BLACKHAT
-    contrast = cv2.morphologyEx(padded, transform, np.ones((kernel_side, kernel_side), np.uint8))
-    return contrast[kernel_side:-kernel_side, kernel_side:-kernel_side].clip(0, 255)
+    contrast = cv2.morphologyEx(padded, transform, np.ones((max_stroke, max_stroke), np.uint8))
+    return contrast[max_stroke:-max_stroke, max_stroke:-max_stroke].clip(0, 255)
 
 
 def _is_light(gray: np.ndarray) -> bool:
@@ -272,8 +403,8 @@ def pieces_of(ink: np.ndarray, max_pieces: int) -> list[Piece]:
 def without_lines(ink: np.ndarray) -> np.ndarray:
     """Erase printed lines: of a box, of ruled or graph paper.
 
-    A line is straight and thin, spans most of the picture, and extends beyond the digit at both
-    ends.
+    A line is straight and thin, and spans most of the picture. It extends beyond the digit at both
+    ends, or the digit lies between two parallel lines and touches neither.
 
     Args:
         ink: The ink of the picture, float32 (height, width), 0 to 1.
@@ -290,20 +421,33 @@ def without_lines(ink: np.ndarray) -> np.ndarray:
     rest = solid.copy()
     for _, part, _, _ in lines:
         rest[part] = 0
-    count, _, statistics, _ = cv2.connectedComponentsWithStats(rest, connectivity=8)
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(rest, connectivity=8)
     if count < 2:
         return ink
-    left, top, width, height, _ = statistics[1 + statistics[1:, cv2.CC_STAT_AREA].argmax()]
+    largest = 1 + int(statistics[1:, cv2.CC_STAT_AREA].argmax())
+    left, top, width, height, _ = statistics[largest]
     if max(width, height) < MAX_LINE * max(ink.shape):
         return ink
+    starts, ends = (left, top), (left + width, top + height)
+    # The dilation adds the soft edges of the line.
+    kernel = np.ones((5, 5), np.uint8)
+    soft = [cv2.dilate(part.astype(np.uint8), kernel) > 0 for _, part, _, _ in lines]
+    beside = []  # the axis of each line and its side of the digit, or None if it touches the digit
+    for (axis, part, _, _), area in zip(lines, soft, strict=True):
+        across = np.flatnonzero(part.any(1 - axis))
+        is_before, is_after = across[-1] < starts[1 - axis], across[0] >= ends[1 - axis]
+        touches = (labels[area] == largest).any() or not (is_before or is_after)
+        beside.append(None if touches else (axis, bool(is_after)))
     kept = ink.copy()
-    for axis, part, first, last in lines:
-        start, length = ((left, width), (top, height))[axis]
-        along = ink.shape[1 - axis]
-        if min(start - first, last + 1 - start - length) >= MIN_BEYOND * along:
-            # The dilation erases the soft edges of the line.
-            soft = cv2.dilate(part.astype(np.uint8), np.ones((5, 5), np.uint8))
-            kept[(soft > 0) & ~(rest > 0)] = 0
+    touched: tuple[set[int], set[int]] = (set(), set())  # pieces that the lines of each axis touch
+    for (axis, _, first, last), area, side in zip(lines, soft, beside, strict=True):
+        beyond = min(starts[axis] - first, last + 1 - ends[axis])
+        is_paired = side is not None and (axis, not side[1]) in beside
+        if beyond >= MIN_BEYOND * ink.shape[1 - axis] or is_paired:
+            kept[area & ~(rest > 0)] = 0
+            touched[axis].update(labels[area].tolist())
+    for corner in touched[0] & touched[1] - {0, largest}:
+        kept[labels == corner] = 0
     return kept
 
 

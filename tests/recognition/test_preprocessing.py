@@ -112,6 +112,88 @@ def test_a_box_around_a_digit_is_not_ink(testing, margin, width):
         assert np.corrcoef(bare.ravel(), boxed.ravel())[0, 1] > 0.7  # may move by a pixel
 
 
+def likeness(page, others):
+    """Return the correlation of the images of two pictures. The digit may move by a pixel."""
+    first, second = (decode(png(each)).astype(float).ravel() for each in (page, others))
+    return np.corrcoef(first, second)[0, 1]
+
+
+@pytest.mark.parametrize(("paper", "pen", "table"), [(235, 40, 100), (70, 220, 235)])
+@pytest.mark.parametrize("angle", [0, 15])
+def test_what_surrounds_a_sheet_is_not_ink(testing, paper, pen, table, angle):
+    for image in testing[0][:20]:
+        digit = scaled(image, 100)
+        sheet = Image.new("L", (200, 160), paper)
+        sheet.paste(pen, (50, 30), digit)
+        turned = sheet.rotate(angle, Image.Resampling.BICUBIC, expand=True, fillcolor=paper)
+        page = Image.new("L", (300, 260), table)
+        mask = Image.new("L", sheet.size, 255).rotate(angle, expand=True)
+        page.paste(sheet.rotate(angle, Image.Resampling.BICUBIC, expand=True), (20, 20), mask)
+        assert likeness(turned, page) > 0.7
+
+
+@pytest.mark.parametrize("shadow", [(0, 0, 110, 110), (90, 40, 190, 240), (150, 0, 240, 240)])
+def test_a_shadow_is_not_ink(testing, shadow):
+    for image in testing[0][:20]:
+        page = Image.new("L", (240, 240), 230)
+        page.paste(40, (70, 60), scaled(image, 110))
+        shaded = page.copy()
+        shaded.paste(page.crop(shadow).point(lambda gray: gray * 0.55), shadow[:2])
+        assert likeness(page, shaded.filter(ImageFilter.GaussianBlur(2))) > 0.6
+
+
+def test_ink_stands_out_in_light_that_varies_as_much_as_the_ink(testing):
+    random = np.random.default_rng(5)
+    clear = 0
+    for image in testing[0][:20]:
+        page = Image.new("L", (240, 180), 100)
+        page.paste(60, (60, 30), scaled(image, 110))
+        spots = random.normal(0, 12, (3, 3)).astype(np.float32)
+        light = np.asarray(Image.fromarray(spots).resize(page.size, Image.Resampling.BICUBIC))
+        uneven = (np.asarray(page) + light).clip(0, 255).astype(np.uint8)
+        clear += likeness(page, Image.fromarray(uneven)) > 0.7
+    assert clear >= 18
+
+
+def test_a_cell_is_not_ink_although_the_digit_reaches_its_lower_side(testing):
+    clear = 0
+    for image in testing[0][:20]:
+        digit = scaled(image, 34).crop(scaled(image, 34).getbbox())
+        cell = Image.new("L", (50, 34), 245)
+        cell.paste(50, (25 - digit.width // 2, 33 - digit.height), digit)
+        bare = cell.copy()
+        ImageDraw.Draw(cell).rectangle((0, 0, 49, 33), None, 120, 2)
+        clear += likeness(bare, cell) > 0.6
+    assert clear >= 18
+
+
+def test_a_square_zero_is_no_sheet():
+    for angle in (0, 10):
+        page = Image.new("L", (200, 200), 255)
+        ImageDraw.Draw(page).rectangle((60, 30, 139, 169), 255, 0, 25)
+        image = decode(png(page.rotate(angle, fillcolor=255)))
+        assert image[14, 14] < 50
+        assert (image[14, [9, 18]] > 200).all()
+
+
+def test_the_straight_foot_of_a_two_between_ruled_lines_is_ink():
+    page = Image.new("L", (160, 200), 255)
+    draw = ImageDraw.Draw(page)
+    for row in (15, 185):
+        draw.line((0, row, 159, row), 120, 2)
+    draw.line([(25, 50), (60, 35), (120, 50), (30, 150), (147, 150)], 0, 9)
+    rows, columns = np.nonzero(decode(png(page)))
+    assert np.ptp(columns[rows >= rows.max() - 2]) >= 15
+
+
+def test_two_strokes_across_the_picture_are_ink_if_another_joins_them():
+    """A 2 with two straight strokes, which fills the picture."""
+    page = Image.new("L", (100, 120), 255)
+    ImageDraw.Draw(page).line([(5, 8), (95, 8), (5, 112), (95, 112)], 0, 8)
+    rows, _ = np.nonzero(decode(png(page)))
+    assert np.ptp(rows) >= 18
+
+
 def test_lines_across_the_shorter_side_of_a_picture_are_erased(testing):
     page = Image.new("L", (400, 100), 255)
     for number, image in enumerate(testing[0][:3]):

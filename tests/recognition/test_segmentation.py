@@ -75,6 +75,23 @@ def test_a_full_stop_a_comma_and_a_dash_are_no_candidates(testing, mark):
     assert inside == []
 
 
+@pytest.mark.parametrize("is_shaded", [False, True])
+def test_a_table_and_a_shadow_are_no_candidates(testing, is_shaded):
+    page = page_of(testing[0][:5])
+    plain = segmentation.decode(encoded(page))
+    if is_shaded:
+        page.paste(page.crop((0, 0, 300, 140)).point(lambda gray: gray * 0.55), (0, 0))
+        found = segmentation.decode(encoded(page))
+    else:
+        table = Image.new("L", (page.width + 80, page.height + 80), 90)
+        table.paste(page, (40, 40))
+        found = segmentation.decode(encoded(table))
+    assert found.spans == plain.spans
+    differences = np.array(found.boxes) - plain.boxes
+    differences[:, :2] -= 0 if is_shaded else 40
+    assert np.abs(differences).max() <= 10  # pixels; a cut may move, too
+
+
 def test_a_ruled_line_is_no_candidate(testing):
     page = page_of(testing[0][:4])
     ImageDraw.Draw(page).line((0, 125, page.width, 125), 90, 2)
