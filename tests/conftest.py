@@ -474,7 +474,7 @@ def options(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Namespace]:
 
 
 def free_port() -> int:
-    """Return a port of 127.0.0.1, and reserve it until the tests end.
+    """Return a port that is free on all addresses, and reserve it until the tests end.
 
     The socket stays bound and does not listen, so that a server that sets SO_REUSEADDR or
     SO_REUSEPORT can bind to the same port. Linux allows that.
@@ -482,7 +482,7 @@ def free_port() -> int:
     reserved = socket.socket()
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    reserved.bind(("127.0.0.1", 0))
+    reserved.bind(("", 0))
     RESERVED.append(reserved)
     return int(reserved.getsockname()[1])
 
