@@ -26,7 +26,7 @@ MIN_SHEET = 0.2  # the minimum area of a sheet, as a fraction of the picture
 # How far the outline of a sheet may be from a quadrilateral, as a fraction of its perimeter.
 MAX_DEVIATION = 0.04
 # The minimum area of a sheet and of its quadrilateral, as fractions of the sheet's convex hull.
-# Measured: at least 0.92 in photographs of sheets from several sides, and less than 0.88 in digits.
+# Measured: at least 0.92 in drawn pictures of sheets from several sides, less than 0.88 in digits.
 MIN_FILLED = 0.9
 MIN_WRITTEN = 0.002  # the minimum area of what is written on a sheet, as a fraction of the sheet
 # The maximum standard deviation of the paper, as a fraction of the difference between the tones. A
