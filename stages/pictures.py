@@ -221,6 +221,53 @@ def _graph_paper(picture: Picture, random: Random) -> bytes:
     return _photo(page + random.normal(0, 3, page.shape))
 
 
+def _cell_of_a_form(picture: Picture, random: Random) -> bytes:
+    """Draw a digit in a small cell of a form that it nearly fills."""
+    page = _on_page(picture, random, (40, 30), 26, paper=235, pen=60)
+    cell = cv2.copyMakeBorder(page, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=90.0)
+    cell = cv2.copyMakeBorder(cell, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=235.0)
+    return _photo(cell + random.normal(0, 3, cell.shape))
+
+
+def _on_a_table(table: float, paper: float, pen: float, picture: Picture, random: Random) -> bytes:
+    """Draw a whole sheet, or slate, that lies askew on a table.
+
+    Args:
+        table: The gray level of the table, 0 to 255.
+        paper: The gray level of the sheet.
+        pen: The gray level of the ink.
+        picture: The digit, white ink on black.
+        random: The source of positions and noise.
+    """
+    page = _on_page(picture, random, (300, 240), 140, paper=paper, pen=pen)
+    corners = np.array([[0, 0], [300, 0], [300, 240], [0, 240]], np.float32)
+    angle = random.uniform(-0.2, 0.2)  # radians
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    moved = (corners - [150, 120]) @ turn + [225, 200] + random.uniform(-15, 15, (4, 2))
+    transform = cv2.getPerspectiveTransform(corners, moved.astype(np.float32))
+    photo = cv2.warpPerspective(page, transform, (450, 400), borderValue=table)
+    return _photo(photo + random.normal(0, 4, photo.shape))
+
+
+def _patch_of_shadow(picture: Picture, random: Random) -> bytes:
+    """Draw a page with the shadow of a hand or a phone, near the digit or across it."""
+    page = _on_page(picture, random, (400, 300), 150, paper=225, pen=45)
+    center = int(random.integers(0, 400)), int(random.integers(0, 300))
+    axes = int(random.integers(60, 200)), int(random.integers(60, 200))
+    shade: np.ndarray = np.zeros(page.shape)
+    cv2.ellipse(shade, center, axes, random.uniform(0, 180), 0, 360, 1.0, cv2.FILLED)
+    shade = cv2.GaussianBlur(shade, (0, 0), random.uniform(2, 15))
+    return _photo(page * (1 - random.uniform(0.2, 0.5) * shade) + random.normal(0, 3, page.shape))
+
+
+def _by_a_lamp(picture: Picture, random: Random) -> bytes:
+    """Draw a page in the light of a lamp beside it, in a dark room."""
+    page = _on_page(picture, random, (400, 300), 150, paper=225, pen=60)
+    rows, columns = np.mgrid[:300, :400]
+    squared = (columns - random.uniform(0, 400)) ** 2 + (rows - random.uniform(0, 300)) ** 2
+    return _photo(page * 0.6 / (1 + squared / 200**2) + random.normal(0, 4, page.shape))
+
+
 def _edge_of_the_sheet(picture: Picture, random: Random) -> bytes:
     """Draw a sheet of which one edge, on a dark table, is in the picture."""
     page = _on_page(picture, random, (300, 300), 200, paper=230, pen=40)
@@ -305,6 +352,11 @@ TUNED: dict[str, Variation] = {
     "ruled paper": _ruled,
     "graph paper": _graph_paper,
     "edge of the sheet": _edge_of_the_sheet,
+    "sheet on a table": partial(_on_a_table, 60, 225, 45),
+    "slate on a table": partial(_on_a_table, 190, 50, 205),
+    "patch of shadow": _patch_of_shadow,
+    "by a lamp": _by_a_lamp,
+    "cell of a form": _cell_of_a_form,
     "dotted": _dotted,
     "one-pixel pen": _one_pixel_pen,
     "yellow on white": _yellow,

@@ -79,7 +79,9 @@ class TensorFlow:
 
     def __init__(self, folder: Path, threads: int) -> None:
         """Load the artifact in `folder`. TensorFlow allows any number of concurrent calls."""
-        import tensorflow as tf
+        # TensorFlow 2.21 logs at import that it uses oneDNN, whatever the log level is.
+        with hidden_standard_error():
+            import tensorflow as tf
 
         self._constant = tf.constant
         self._model = tf.saved_model.load(str(folder))  # owns the variables of the signature

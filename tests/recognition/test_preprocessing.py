@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 from service.recognition import preprocessing, segmentation
 from service.recognition.images import NoInkError, decode
@@ -139,6 +139,26 @@ def test_a_shadow_is_not_ink(testing, shadow):
         shaded = page.copy()
         shaded.paste(page.crop(shadow).point(lambda gray: gray * 0.55), shadow[:2])
         assert likeness(page, shaded.filter(ImageFilter.GaussianBlur(2))) > 0.6
+
+
+@pytest.mark.parametrize(
+    "shadow", [(-80, -60, 110, 110), (120, 150, 300, 300), (60, -100, 180, 60)]
+)
+def test_the_edge_of_a_round_shadow_is_not_ink(testing, shadow):
+    for image in testing[0][:20]:
+        page = Image.new("L", (280, 240), 230)
+        page.paste(40, (90, 50), scaled(image, 120))
+        light = Image.new("L", page.size, 255)
+        ImageDraw.Draw(light).ellipse(shadow, 155)
+        shaded = ImageChops.multiply(page, light.filter(ImageFilter.GaussianBlur(3)))
+        assert likeness(page, shaded) > 0.7
+
+
+def test_bold_strokes_of_uneven_darkness_are_whole(testing):
+    for image in testing[0][:40]:
+        digit = scaled(image, 168).filter(ImageFilter.MaxFilter(9))
+        page = ImageOps.invert(digit.crop(digit.getbbox()))
+        assert likeness(page.point(lambda gray: gray // 160 * 255), page) > 0.7
 
 
 def test_ink_stands_out_in_light_that_varies_as_much_as_the_ink(testing):
