@@ -222,7 +222,7 @@ def _graph_paper(picture: Picture, random: Random) -> bytes:
 
 
 def _cell_of_a_form(picture: Picture, random: Random) -> bytes:
-    """Draw a digit in a small cell of a form that it nearly fills."""
+    """Draw a digit in a small cell of a form."""
     page = _on_page(picture, random, (40, 30), 26, paper=235, pen=60)
     cell = cv2.copyMakeBorder(page, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=90.0)
     cell = cv2.copyMakeBorder(cell, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=235.0)

@@ -5,7 +5,6 @@ of mass is in the middle (LeCun et al., "Gradient-based learning applied to docu
 1998). This module does the same, after it has separated the ink from the background.
 """
 
-import math
 from dataclasses import dataclass, replace
 
 import cv2
@@ -18,17 +17,20 @@ STROKE = 2.2  # pixels: the minimum stroke width in the box, about as wide as MN
 # Fractions of the ink's median contrast: up to FAINT is background, and from SOLID on is full ink.
 FAINT, SOLID = 0.4, 0.8
 MAX_STROKE = 0.5  # the maximum width of a stroke, as a fraction of the longer side
-# The maximum width of nearly all strokes, and of fine strokes, as fractions of the shorter side.
-USUAL_STROKE, FINE_STROKE = 0.2, 0.1
-# The middle of an area is farther from its edge than this fraction of the maximum width of strokes.
-MIN_MIDDLE = 0.25
+USUAL_STROKE = 0.2  # the maximum width of nearly all strokes, as a fraction of the shorter side
+# The middle of an area is farther from its edge than this fraction of the usual maximum width.
+MIN_MIDDLE = 0.15
 # An area is a shadow if the strokes have at least `MIN_STRONGER` times the contrast of its middle,
 # or the opposite one, and the middle has at least `MIN_SHADOW` times the area of the strokes.
-# Measured: in 99 of 100 bold digits, the ratio of the contrasts is at most 1.2.
+# Measured: in 99 of 100 bold digits of one pen, the ratio of the contrasts is at most 1.2. In
+# digits with darker parts, it may be higher.
 MIN_STRONGER, MIN_SHADOW = 1.3, 0.1
 # Added to gray levels before a logarithm. Without it, the lighter ends of black strokes would be
 # lost.
 LOG_OFFSET = 60
+# Pixels: the minimum longer side of a picture that may show shadows. In smaller pictures, the soft
+# sides of the strokes look like shadows.
+MIN_SHADED = 12
 MIN_SHEET = 0.2  # the minimum area of a sheet, as a fraction of the picture
 # How far the outline of a sheet may be from a quadrilateral, as a fraction of its perimeter.
 MAX_DEVIATION = 0.04
@@ -128,7 +130,7 @@ def extract_digit(gray: np.ndarray) -> np.ndarray:
     Raises:
         BlankError: The picture is blank, or no ink stands out from its noise.
     """
-    ink = without_lines(find_ink(resized(gray, WORK)))
+    ink = without_lines(find_ink(gray, WORK))
     return to_image(ink, _inside(pieces_of(ink, MAX_PIECES), ink.shape))
 
 
@@ -176,18 +178,20 @@ def resized(gray: np.ndarray, longer: int) -> np.ndarray:
     return cv2.resize(gray.astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
 
 
-def find_ink(gray: np.ndarray) -> np.ndarray:
+def find_ink(picture: np.ndarray, longer: int) -> np.ndarray:
     """Return how much each pixel stands out from the background around it, from 0 to 1.
 
     Args:
-        gray: The resized picture, float32 (height, width).
+        picture: The picture, uint8 (height, width).
+        longer: The longer side of the result, in pixels.
 
     Returns:
-        The ink, float32 (height, width).
+        The ink, float32 (height, width) after `resized`.
 
     Raises:
         BlankError: No ink stands out.
     """
+    gray = resized(picture, longer)
     smooth = _smoothed(gray)
     light = _light_tone(smooth)
     if light is not None and (sheet := _sheet(light, smooth)) is not None:
@@ -199,11 +203,11 @@ def find_ink(gray: np.ndarray) -> np.ndarray:
         contrast = _local_contrast(smooth, _is_light(gray), round(MAX_STROKE * max(gray.shape)))
     ink = _to_ink(contrast)
     # A shadow may be as narrow as a bold stroke. Then only narrower strokes are the ink.
-    for width in (USUAL_STROKE, FINE_STROKE):
-        if ink is None or _may_have_shadow(ink, smooth, width):
-            strokes = _strokes(smooth, _is_light(gray), width)
-            if ink is None or (strokes is not None and _has_shadow(ink, strokes, smooth, width)):
-                ink = strokes
+    if ink is None or (max(picture.shape) >= MIN_SHADED and _may_have_shadow(ink, smooth)):
+        usual = round(USUAL_STROKE * min(gray.shape)) | 1  # an odd kernel has a center
+        strokes = _to_ink(_local_contrast(smooth, _is_light(gray), usual))
+        if ink is None or (strokes is not None and _has_shadow(ink, strokes, smooth)):
+            ink = strokes
     if ink is None:
         raise BlankError
     return ink
@@ -295,57 +299,40 @@ def _to_edge(mask: np.ndarray) -> np.ndarray:
     return cv2.distanceTransform(mask, cv2.DIST_L2, 3)
 
 
-def _middles(ink: np.ndarray, width: float) -> np.ndarray:
-    """Return the pixels of the ink that are far from its edge, bool (height, width).
+def _middles(ink: np.ndarray) -> np.ndarray:
+    """Return the middles of what may be wider than strokes, bool (height, width).
 
     Args:
         ink: The ink, float32 (height, width), 0 to 1.
-        width: The maximum width of a stroke, as a fraction of the shorter side.
     """
-    return _to_edge((ink > 0.5).astype(np.uint8)) > MIN_MIDDLE * width * min(ink.shape)
+    distance = _to_edge((ink > 0.5).astype(np.uint8))
+    return distance > MIN_MIDDLE * USUAL_STROKE * min(ink.shape)
 
 
-def _may_have_shadow(ink: np.ndarray, smooth: np.ndarray, width: float) -> bool:
-    """Return whether something stands out more than the wide areas of the ink.
+def _may_have_shadow(ink: np.ndarray, smooth: np.ndarray) -> bool:
+    """Return whether any pixel stands out more than the wide areas of the ink.
 
     Args:
         ink: The ink, float32 (height, width), 0 to 1.
         smooth: The smoothed picture, float32 (height, width), 0 to 255.
-        width: The maximum width of a stroke, as a fraction of the shorter side.
     """
-    middles = _middles(ink, width)
+    middles = _middles(ink)
     if not middles.any():
         return False
     background, middle = np.median(smooth[ink == 0]), np.median(smooth[middles])
     return any(_is_stronger(tone, middle, background) for tone in (smooth.min(), smooth.max()))
 
 
-def _strokes(smooth: np.ndarray, is_light: bool, width: float) -> np.ndarray | None:
-    """Return the ink of narrow strokes only.
-
-    Args:
-        smooth: The smoothed picture, float32 (height, width), 0 to 255.
-        is_light: Whether the ink is lighter than the background.
-        width: The maximum width of a stroke, as a fraction of the shorter side.
-
-    Returns:
-        The ink, float32 (height, width), 0 to 1, or None if no ink stands out.
-    """
-    kernel = round(width * min(smooth.shape)) | 1  # an odd kernel has a center
-    return _to_ink(_local_contrast(smooth, is_light, kernel))
-
-
-def _has_shadow(ink: np.ndarray, strokes: np.ndarray, smooth: np.ndarray, width: float) -> bool:
+def _has_shadow(ink: np.ndarray, strokes: np.ndarray, smooth: np.ndarray) -> bool:
     """Return whether the strokes stand out more than the wide areas, which are then shadows.
 
     Args:
         ink: The ink, float32 (height, width), 0 to 1.
-        strokes: The result of `_strokes`.
+        strokes: The ink of strokes of the usual width only, in the same form.
         smooth: The smoothed picture, float32 (height, width), 0 to 255.
-        width: The maximum width of the strokes, as a fraction of the shorter side.
     """
     is_stroke = strokes > 0.5
-    middles = _middles(ink, width) & ~is_stroke
+    middles = _middles(ink) & ~is_stroke
     if middles.sum() < MIN_SHADOW * is_stroke.sum():
         return False
     areas = strokes == 1, middles, (ink == 0) & ~is_stroke
@@ -411,9 +398,11 @@ def _local_contrast(smooth: np.ndarray, is_light: bool, max_stroke: int) -> np.n
     # The black-hat transform subtracts the picture from its morphological closing, which estimates
     # the background under dark ink: it fills whatever is narrower than the kernel, and keeps uneven
     # lighting and the edges of shadows. The top-hat transform does the same for light ink.
-    # A shadow divides the gray levels of paper and ink by the same number, so that the difference
-    # between their logarithms stays the same.
-    logarithm = np.log(smooth / LOG_OFFSET + 1) * (255 / math.log(255 / LOG_OFFSET + 1))
+    # A shadow divides the gray levels of paper and ink by the same number. It changes their
+    # difference, but hardly that of their logarithms. The factor gives a small difference to the
+    # median its value in levels.
+    unit = float(np.median(smooth)) + LOG_OFFSET
+    logarithm = unit * np.log(smooth + LOG_OFFSET)
     padded = cv2.copyMakeBorder(logarithm, *(max_stroke,) * 4, cv2.BORDER_REPLICATE)
     transform = cv2.MORPH_TOPHAT if is_light else cv2.MORPH_BLACKHAT
     contrast = cv2.morphologyEx(padded, transform, np.ones((max_stroke, max_stroke), np.uint8))
