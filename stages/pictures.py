@@ -257,7 +257,7 @@ def _patch_of_shadow(picture: Picture, random: Random) -> bytes:
     shade: np.ndarray = np.zeros(page.shape)
     cv2.ellipse(shade, center, axes, random.uniform(0, 180), 0, 360, 1.0, cv2.FILLED)
     shade = cv2.GaussianBlur(shade, (0, 0), random.uniform(2, 15))
-    return _photo(page * (1 - random.uniform(0.2, 0.5) * shade) + random.normal(0, 3, page.shape))
+    return _photo(page * (1 - random.uniform(0.15, 0.4) * shade) + random.normal(0, 3, page.shape))
 
 
 def _by_a_lamp(picture: Picture, random: Random) -> bytes:

@@ -128,7 +128,7 @@ def test_a_request_ends_when_its_client_leaves(one_worker, clients):
 
 def test_a_long_request_that_waits_too_long_is_refused(repository, clients):
     with running_server(repository.path, "--workers=1", "--timeout=1") as server:
-        requests_ = [clients.submit(post, server, files=form(400)) for _ in range(4)]
+        requests_ = [clients.submit(post, server, files=form(1000)) for _ in range(4)]
         wait(requests_)
         for request in requests_:
             assert request.result().status_code == 503

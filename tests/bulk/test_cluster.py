@@ -95,7 +95,8 @@ def test_a_killed_job_continues_without_repeating_parts(
     done = {part: part.stat() for part in parts_of(out)}
     assert len(done) < PARTS
     output = run_bulk(repository.path, cluster, *command)  # on the cluster
-    assert output.startswith(f"{len(done)} of {PARTS} parts are done")
+    # Ray may first report the node that another test killed.
+    assert f"{len(done)} of {PARTS} parts are done" in output
     for part, stat in done.items():
         now = part.stat()
         assert (now.st_ino, now.st_mtime_ns) == (stat.st_ino, stat.st_mtime_ns)
