@@ -121,9 +121,10 @@ def index(buildah, pytestconfig, tmp_path_factory):
     kept = keep(pytestconfig.cache.mkdir("base"), [release, Path(__file__)], make)
     container = buildah.run("from", "scratch").strip()
     buildah.run("add", container, str(kept / "base.tar"), "/")
-    python = buildah.run("run", container, "--", "python3", "--version").removeprefix("Python ")
+    root = Path(buildah.run("mount", container).strip())
+    python = (root / "usr/bin/python3").readlink().name.removeprefix("python")
     buildah.run("commit", "--rm", container, BASE)
-    wheels = download_wheels(pytestconfig, ".".join(python.split(".")[:2]))
+    wheels = download_wheels(pytestconfig, python)
     with package_index(wheels, tmp_path_factory.mktemp("index")) as url:
         yield url
 
