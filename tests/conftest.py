@@ -24,7 +24,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import HTTPServer, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Thread
@@ -583,6 +583,20 @@ def download_wheels(config: pytest.Config, python: str) -> Path:
 
 
 @contextmanager
+def answering(server: HTTPServer) -> Iterator[str]:
+    """Run a server in a thread, and yield its URL."""
+    # The interval in which the server looks for its end is half a second by default.
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    with server:
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
 def package_index(wheels: Path, folder: Path) -> Iterator[str]:
     """Serve wheels as a package index, and yield its URL.
 
@@ -595,10 +609,8 @@ def package_index(wheels: Path, folder: Path) -> Iterator[str]:
         project.mkdir(parents=True, exist_ok=True)
         (project / wheel.name).symlink_to(wheel)
     handler = partial(SimpleHTTPRequestHandler, directory=folder)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/simple"
-        server.shutdown()
+    with answering(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as url:
+        yield f"{url}/simple"
 
 
 @pytest.fixture(scope="session")

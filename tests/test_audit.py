@@ -4,12 +4,11 @@ import json
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 
 import pytest
 
 from tests import audit
-from tests.conftest import ENVIRONMENT, PROJECT
+from tests.conftest import ENVIRONMENT, PROJECT, answering
 
 HASH = f"--hash=sha256:{'0' * 64}"
 FINDING = {
@@ -45,10 +44,9 @@ class Answer(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def source():
-    with Source(("127.0.0.1", 0), Answer) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+    server = Source(("127.0.0.1", 0), Answer)
+    with answering(server):
         yield server
-        server.shutdown()
 
 
 def run_audit(folder, port, *packages):

@@ -32,7 +32,7 @@ BLANK = bytes.fromhex(
 )  # a GIF file with one white pixel
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def releases(artifact, tmp_path_factory):
     """A folder with a DVC repository, a remote with two artifacts, and the first one's pin."""
     folder = tmp_path_factory.mktemp("releases")

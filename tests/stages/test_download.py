@@ -12,7 +12,7 @@ from tenacity import wait_none
 from stages.common import idx
 from stages.common.runner import StageError
 from stages.download import _verified, download
-from tests.conftest import MNIST, program
+from tests.conftest import MNIST, answering, program
 
 CONTENT = {name: gzip.decompress((MNIST / f"{name}.gz").read_bytes()) for name in idx.NAMES}
 SHA256 = {name: hashlib.sha256(content).hexdigest() for name, content in CONTENT.items()}
@@ -63,13 +63,10 @@ def no_pauses(monkeypatch):
 
 @pytest.fixture
 def mirror():
-    with Mirror() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    server = Mirror()
+    with answering(server):
         yield server
         server.over.set()
-        server.shutdown()
-        thread.join()
 
 
 def contents(folder):

@@ -1,7 +1,6 @@
 import hashlib
 import json
 import shutil
-import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
@@ -11,7 +10,7 @@ from tenacity import wait_none
 from stages.common import fonts, mirrors, params
 from stages.common.params import Font
 from stages.common.runner import StageError
-from tests.conftest import FONTS, PROJECT, program
+from tests.conftest import FONTS, PROJECT, answering, program
 
 TIMEOUT = 30.0  # seconds
 FILES = sorted(file.name for file in FONTS.glob("*.woff"))
@@ -40,13 +39,8 @@ def test_fetch_from_a_folder():
 def test_fetch_from_a_url(tmp_path):
     shutil.copytree(FONTS, tmp_path / "@fonts/hand@1.0.0/files")
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}/"
-        assert fonts.fetch([url], WANTED, TIMEOUT) == CONTENTS
-        server.shutdown()
-        thread.join()
+    with answering(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as url:
+        assert fonts.fetch([f"{url}/"], WANTED, TIMEOUT) == CONTENTS
 
 
 def test_fetch_from_npm_packages(tmp_path):

@@ -1,9 +1,7 @@
 """The page of a review, in a browser, and what it refuses to other pages."""
 
 import json
-from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import requests
@@ -15,20 +13,13 @@ from stages.commands.review import page as page_module
 from stages.commands.review import source
 from stages.commands.review.session import Session
 from stages.common import params
+from tests.conftest import answering
 from tests.stages.review.conftest import LABELS, SEMEION, numbers_of, png, send
 
 
-@contextmanager
 def running(inbox):
     """Serve the page of a new review, and yield its URL."""
-    with page_module.Server(Session(inbox), 0) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    return answering(page_module.Server(Session(inbox), 0))
 
 
 def post(url, path, body):
