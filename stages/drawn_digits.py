@@ -50,7 +50,8 @@ def draw(digit: Shape, random: Random) -> np.ndarray:
         The picture, uint8 (height, width), white ink on black.
     """
     narrowest = 0.85 if digit is _seven else 0.65  # a narrow 7 would be a 1
-    width, slant = random.uniform(narrowest, 1.05), random.uniform(-0.15, 0.4)
+    widest = 1.05 if random.random() < 0.7 else 1.35  # scans are often stretched to a square
+    width, slant = random.uniform(narrowest, widest), random.uniform(-0.15, 0.4)
     # The width of the pen does not depend on the size, so a smaller digit is bolder.
     matrix = random.uniform(0.6, 1) * np.array([[width, 0], [-slant, 1]])
     return drawings.distorted(
@@ -72,23 +73,37 @@ def _joined(*parts: np.ndarray) -> np.ndarray:
 
 
 def _zero(random: Random) -> Lines:
+    """Draw an oval that leaves a gap or overlaps, and may end inside, perhaps with a slash."""
     start, turn = random.uniform(-150, 0), random.choice([-1, 1])
-    end = start + turn * random.uniform(340, 400)  # a gap or an overlap
-    return [_arc(0, 0, random.uniform(0.35, 0.95), 1, start, end)]
+    width, end = random.uniform(0.35, 0.95), start + turn * random.uniform(325, 425)
+    oval = _arc(0, 0, width, 1, start, end)
+    inward = np.linspace(0, 1, len(oval)) ** 2 * random.uniform(0, 0.35)
+    lines = [oval * (1 - inward[:, np.newaxis])]
+    if width > 0.6 and random.random() < 0.15:
+        x, y = random.uniform((0.3, 0.5), (0.8, 1.1))
+        lines.append(points((-x, y), (x, -y)))
+    return lines
 
 
 def _one(random: Random) -> Lines:
-    """Draw a plain stroke, or one with a short or long upstroke, perhaps with a foot."""
+    """Draw a plain stroke, or one with an upstroke or a loop, perhaps with a foot."""
     lean = random.uniform(-0.1, 0.25)
     top, bottom = np.array([lean, -1]), np.array([-lean, 1])
     if random.random() < 0.15:
         return [spline(np.stack([top, [random.normal(0, 0.06), 0], bottom]))]
     # A flatter upstroke would be the bar of a 7. (The angle is the one before the slant.)
     length, angle = random.uniform(0.2, 1.15), np.radians(random.uniform(30, 68))
+    if random.random() < 0.3:  # from near the bottom
+        length, angle = random.uniform(1.2, 1.9), np.radians(random.uniform(52, 75))
     start = top + length * np.array([-np.cos(angle), np.sin(angle)])
     middle = (start + top) / 2 + random.normal(0, 0.05, 2) + random.uniform(0, 0.06)
-    lines = [_joined(spline(np.stack([start, middle, top]), 6), bottom[np.newaxis])]
-    if random.random() < 0.3:
+    if length > 1.2 and random.random() < 0.3:  # like an l
+        turn = top + np.array([random.uniform(0.05, 0.2), 0])
+        down = turn + np.array([-0.25, 0.2])
+        lines = [spline(np.stack([start, middle, turn, down, bottom]), 6)]
+    else:
+        lines = [_joined(spline(np.stack([start, middle, top]), 6), bottom[np.newaxis])]
+    if length < 1.2 and random.random() < 0.35:  # a long upstroke and a foot would be a triangle
         left, right = random.uniform(0.2, 0.7, 2)
         tilt = random.normal(0, 0.05)
         lines.append(points((bottom[0] - left, 1 + tilt), (bottom[0] + right, 1 - tilt)))
@@ -177,7 +192,7 @@ def _five(random: Random) -> Lines:
 
 def _six(random: Random) -> Lines:
     """Draw a 6 with a straight or a curled stem."""
-    width, radius = random.uniform(0.5, 0.8), random.uniform(0.36, 0.52)
+    width, radius = random.uniform(0.5, 0.9), random.uniform(0.36, 0.55)
     y = 1 - radius
     if random.random() < 0.4:
         start = points((random.uniform(-0.1, 0.6), -1))
@@ -210,7 +225,7 @@ def _seven(random: Random) -> Lines:
         stem = _joined(corner, foot)
     lines = [_joined(bar, stem)]
     if random.random() < 0.5:
-        height, half = random.uniform(0.4, 0.65), random.uniform(0.2, 0.55)
+        height, half = random.uniform(0.4, 0.65), random.uniform(0.2, 0.7)
         x, y = ((1 - height) * corner + height * foot)[0] + [random.normal(0, 0.06), 0]
         tilt = half * random.uniform(-0.15, 0.3)
         lines.append(points((x - half, y + tilt), (x + half, y - tilt)))
@@ -230,31 +245,42 @@ def _eight(random: Random) -> Lines:
             _arc(x, radius - 1, width, radius + overlap, starts[0], ends[0]),
             _arc(0, *lower, starts[1], ends[1]),
         ]
-    t = np.linspace(0, 2 * np.pi, 40) + random.uniform(-0.5, 0.2)
+    t = np.linspace(0, 2 * np.pi, 40) + random.uniform(-1.3, 0.8)
     is_upper, side = np.cos(t) > 0, random.choice([-1, 1], p=[0.75, 0.25])
     x = side * np.sin(2 * t) * np.where(is_upper, width, wide)
     y = waist - np.cos(t) * np.where(is_upper, 1 + waist, 1 - waist)
-    gap = int(random.integers(0, 4))
+    gap = int(random.integers(0, 7))
     return [np.stack([x, y], axis=1)[: len(t) - gap]]
 
 
 def _nine(random: Random) -> Lines:
-    """Draw a 9 with a straight, a bent or a hooked stem, in one or two strokes."""
-    width, radius = random.uniform(0.5, 0.75), random.uniform(0.36, 0.5)
+    """Draw a 9 with a straight, a bent or a hooked stem, in one or two strokes, or like an S."""
+    if random.random() < 0.06:
+        return [spline(_s_with_a_ring(random), 6)]
+    width, radius = random.uniform(0.45, 0.9), random.uniform(0.28, 0.5)
     y = radius - 1
     ring = _arc(0, y, width, radius, random.uniform(-60, 0), random.uniform(-380, -345))
     style = random.random()
-    if style < 0.4:
-        return [_joined(ring, points((width + random.uniform(-0.45, 0.15), 1)))]
+    if style < 0.4:  # some lean so much that the stem crosses the ring
+        lean = random.uniform(-0.45 if style < 0.28 else -1.3, 0.15)
+        return [_joined(ring, points((width + lean, 1)))]
     if style < 0.7:  # like a g
-        wide, high = random.uniform((0.4, 0.3), (0.8, 0.6))
-        return [_joined(ring, _arc(width - wide, 1 - high, wide, high, 0, random.uniform(90, 160)))]
+        wide, high = random.uniform((0.4, 0.3), (0.9, 0.7))
+        return [_joined(ring, _arc(width - wide, 1 - high, wide, high, 0, random.uniform(90, 170)))]
     end = width * random.uniform(0.3, 0.8), 1.0
     bend = points((width + random.uniform(-0.05, 0.1), 0.1), end)
     if style < 0.82:
         stem = _joined(points((width, random.uniform(-1, -0.7))), bend)
         return [_arc(0, y, width, radius, random.uniform(-20, 20), -360), spline(stem, 6)]
     return [_joined(ring[:-1], spline(_joined(ring[-1:], bend), 6))]
+
+
+def _s_with_a_ring(random: Random) -> np.ndarray:
+    """Return points of a 9 like an S whose upper end turns back to the middle."""
+    right, y = random.uniform(0.6, 0.9), random.uniform(-0.2, 0.05)
+    ring = points((random.uniform(-0.1, 0.2), y), (right, -0.7), (0.2, -1), (-0.6, -0.65))
+    stem = points((0, y + 0.1), (random.uniform(0.4, 0.6), 0.5), (0.1, 0.9))
+    return _joined(ring, stem, points((-random.uniform(0.2, 0.5), 1)))
 
 
 DIGITS: list[Shape] = [

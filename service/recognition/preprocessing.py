@@ -64,6 +64,7 @@ MAX_PIECES = 40  # the maximum number of pieces, such as dots, in one digit; mor
 MIN_PIECE = 0.04  # a smaller piece, as a fraction of the area of the largest one, is dirt
 # The minimum size of a digit inside the picture, as a fraction of the size of all ink.
 MIN_INSIDE = 0.25
+MIDDLE = 0.25  # where the middle of the picture begins, as a fraction of each side
 # The width of the margin in which the picture may show what surrounds the paper, as a fraction of
 # each side.
 EDGE = 0.1
@@ -74,6 +75,10 @@ MAX_LINE = 0.08
 # side along the line.
 # The stem of a 4 or of a 1 may be as long and straight, but ends near the ends of other strokes.
 MIN_BEYOND = 0.05
+# A horizontal line is a stroke of the digit if the digit has at least `MIN_SPAN` of the picture's
+# height, and the line at least `MIN_THICKNESS` of the width of the digit's other strokes.
+MIN_SPAN, MIN_THICKNESS = 0.9, 0.5
+MIN_PART = 0.25  # the minimum area of a part of the digit, as a fraction of the largest part
 TILT = 5  # pixels: how far a line may rise or fall over `MIN_LINE`, about 2 degrees
 # MNIST's own form. Pixels below `DARK` are black, apart from the traces of JPEG. Measured: at least
 # 95% of the border is black in MNIST's 70,000 images, and 55% in Fashion-MNIST.
@@ -113,6 +118,7 @@ class Line:
     axis: int  # 0 if it is horizontal, 1 if it is vertical
     mask: np.ndarray  # its pixels without crossing strokes, bool, of the picture's size
     soft: np.ndarray  # the same with its soft edges
+    thickness: int
     first: int  # its first column if it is horizontal, its first row if it is vertical
     last: int
 
@@ -131,7 +137,7 @@ def extract_digit(gray: np.ndarray) -> np.ndarray:
         BlankError: The picture is blank, or no ink stands out from its noise.
     """
     ink = without_lines(find_ink(gray, WORK))
-    return to_image(ink, _inside(pieces_of(ink, MAX_PIECES), ink.shape))
+    return to_image(ink, _inside(pieces_of(ink, MAX_PIECES)))
 
 
 def is_mnist(gray: np.ndarray) -> bool:
@@ -398,9 +404,10 @@ def _local_contrast(smooth: np.ndarray, is_light: bool, max_stroke: int) -> np.n
     # The black-hat transform subtracts the picture from its morphological closing, which estimates
     # the background under dark ink: it fills whatever is narrower than the kernel, and keeps uneven
     # lighting and the edges of shadows. The top-hat transform does the same for light ink.
-    # A shadow divides the gray levels of paper and ink by the same number. It changes their
-    # difference, but hardly that of their logarithms. The factor gives a small difference to the
-    # median its value in levels.
+    # A shadow divides the gray levels of paper and ink by the same number, and so their difference.
+    # It changes the difference of their logarithms less: with the offset, half the light leaves
+    # about three quarters of it. The factor gives a small difference to the median its value in
+    # levels.
     unit = float(np.median(smooth)) + LOG_OFFSET
     logarithm = unit * np.log(smooth + LOG_OFFSET)
     padded = cv2.copyMakeBorder(logarithm, *(max_stroke,) * 4, cv2.BORDER_REPLICATE)
@@ -454,7 +461,9 @@ def without_lines(ink: np.ndarray) -> np.ndarray:
     """Erase printed lines: of a box, of ruled or graph paper.
 
     A line is straight and thin, and spans most of the picture. It extends beyond the digit at both
-    ends, or the digit lies between two parallel lines and touches neither.
+    ends, or the digit lies between two parallel lines and touches neither. But if the digit is as
+    high as the picture, a horizontal line about as thick as the strokes is one of them, such as the
+    bar of a crossed 7.
 
     Args:
         ink: The ink of the picture, float32 (height, width), 0 to 1.
@@ -479,10 +488,13 @@ def without_lines(ink: np.ndarray) -> np.ndarray:
         return ink
     sides = [_side(line, digit) for line in lines]
     opposite = {(line.axis, -side) for line, side in zip(lines, sides, strict=True) if side}
+    is_high = _height_of_parts(statistics[1:]) >= MIN_SPAN * ink.shape[0]
+    thick = MIN_THICKNESS * _stroke_width(digit.mask.astype(np.uint8))
     printed = [
         line
         for line, side in zip(lines, sides, strict=True)
-        if _extends_beyond(line, digit) or (line.axis, side) in opposite
+        if (_extends_beyond(line, digit) or (line.axis, side) in opposite)
+        and not (line.axis == 0 and is_high and line.thickness >= thick)
     ]
     kept = ink.copy()
     for line in printed:
@@ -490,6 +502,18 @@ def without_lines(ink: np.ndarray) -> np.ndarray:
     for corner in _corners(printed, labels) - {largest}:
         kept[labels == corner] = 0
     return kept
+
+
+def _height_of_parts(statistics: np.ndarray) -> int:
+    """Return the height of the larger pieces of ink together, in pixels.
+
+    Args:
+        statistics: OpenCV's statistics of the pieces, int32 (N, 5).
+    """
+    areas = statistics[:, cv2.CC_STAT_AREA]
+    parts = statistics[areas >= MIN_PART * areas.max()]
+    tops = parts[:, cv2.CC_STAT_TOP]
+    return int((tops + parts[:, cv2.CC_STAT_HEIGHT]).max() - tops.min())
 
 
 def _side(line: Line, digit: Piece) -> int:
@@ -562,31 +586,39 @@ def _lines(solid: np.ndarray, axis: int) -> list[Line]:
         if part.any():
             along = np.flatnonzero(columns)
             soft = cv2.dilate(part.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-            found.append(Line(0, part, soft, int(along[0]), int(along[-1])))
+            found.append(Line(0, part, soft, thickness, int(along[0]), int(along[-1])))
     return found
 
 
-def _inside(pieces: list[Piece], shape: tuple[int, ...]) -> list[Piece]:
+def _inside(pieces: list[Piece]) -> list[Piece]:
     """Return the pieces that do not touch the edge of the picture, if they form a digit.
 
     A digit either lies inside the picture or fills it. If a digit lies inside, pieces at the edge
-    belong to something else, such as a box, a spiral or the table under the sheet.
-
-    Args:
-        pieces: The pieces of ink.
-        shape: The height and width of the picture.
+    belong to something else, such as a box, a spiral or the table under the sheet. If one of them
+    surrounds the others, and has more ink in the middle of the picture, it is a part of the digit.
     """
-    inside = [
+    inside = [piece for piece in pieces if not _touches_edge(piece)]
+    if not inside or max(box_of(inside)[2:]) < MIN_INSIDE * max(box_of(pieces)[2:]):
+        return pieces
+    area = sum(int(piece.mask.sum()) for piece in inside)
+    surrounding = [
         piece
         for piece in pieces
-        if piece.left > 0
-        and piece.top > 0
-        and piece.left + piece.width < shape[1]
-        and piece.top + piece.height < shape[0]
+        if _touches_edge(piece) and box_of([piece]) == box_of([piece, *inside])
     ]
-    if not inside:
-        return pieces
-    return inside if max(box_of(inside)[2:]) >= MIN_INSIDE * max(box_of(pieces)[2:]) else pieces
+    return pieces if any(_central_area(piece) > area for piece in surrounding) else inside
+
+
+def _touches_edge(piece: Piece) -> bool:
+    height, width = piece.mask.shape
+    right, bottom = piece.left + piece.width, piece.top + piece.height
+    return piece.left == 0 or piece.top == 0 or right == width or bottom == height
+
+
+def _central_area(piece: Piece) -> int:
+    """Return the number of pixels of a piece in the middle of the picture."""
+    down, right = (round(MIDDLE * length) for length in piece.mask.shape)
+    return int(piece.mask[down : -down or None, right : -right or None].sum())
 
 
 def box_of(pieces: list[Piece]) -> Box:
@@ -611,9 +643,14 @@ def to_image(ink: np.ndarray, pieces: list[Piece]) -> np.ndarray:
     mask = np.logical_or.reduce([piece.mask[place] for piece in pieces]).astype(np.uint8)
     # The dilation adds the soft edges of the strokes, which are not part of the mask.
     digit = ink[place] * cv2.dilate(mask, np.ones((5, 5), np.uint8))
+    return _centered(_scaled(digit, _stroke_width(mask)))
+
+
+def _stroke_width(mask: np.ndarray) -> float:
+    """Return the average width of the strokes in a mask, uint8 (height, width), in pixels."""
     # The average distance of a stroke's pixels to its edge is a quarter of its width.
     padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    return _centered(_scaled(digit, 4 * float(_to_edge(padded)[padded > 0].mean()) - 1))
+    return 4 * float(_to_edge(padded)[padded > 0].mean()) - 1
 
 
 def _scaled(digit: np.ndarray, stroke: float) -> np.ndarray:

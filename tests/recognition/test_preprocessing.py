@@ -254,6 +254,44 @@ def test_a_stroke_across_the_whole_picture_is_ink():
     assert np.ptp(rows) >= 18
 
 
+def test_the_bar_of_a_crossed_seven_that_fills_the_picture_is_ink():
+    page = Image.new("L", (100, 120), 255)
+    draw = ImageDraw.Draw(page)
+    draw.line([(12, 0), (90, 5), (40, 119)], 0, 7)
+    draw.line((0, 60, 99, 60), 0, 7)
+    # The bar is shorter than a printed line in a picture with a margin.
+    assert likeness(ImageOps.expand(page, 40, 255), page) > 0.75
+
+
+def test_thin_lines_are_printed_although_the_digit_fills_the_picture(testing):
+    for image in testing[0][:20]:
+        bare = ImageOps.invert(Image.fromarray(image))
+        bare = bare.crop(ImageOps.invert(bare).getbbox()).resize((120, 196))
+        bare = ImageOps.expand(bare, (40, 2), 255)
+        page = bare.copy()
+        for row in (40, 80, 120, 160):
+            ImageDraw.Draw(page).line((0, row, 199, row), 0, 3)
+        assert likeness(bare, page) > 0.7
+
+
+def test_a_line_through_the_middle_is_not_a_part_of_a_digit_beside_it():
+    page = Image.new("L", (200, 200), 255)
+    draw = ImageDraw.Draw(page)
+    draw.line([(30, 60), (80, 60), (50, 130)], 0, 6)
+    bare = page.copy()
+    draw.line((90, 0, 150, 199), 0, 10)
+    assert likeness(bare, page) > 0.9
+
+
+def test_a_digit_that_fills_the_picture_may_have_a_loose_stroke_inside():
+    page = Image.new("L", (100, 120), 255)
+    draw = ImageDraw.Draw(page)
+    draw.line([(99, 3), (3, 3), (3, 45), (60, 45), (96, 80), (60, 116), (0, 116)], 0, 8)
+    whole = page.copy()
+    draw.line((20, 70, 55, 95), 0, 8)
+    assert likeness(whole, page) > 0.5
+
+
 FOUR = [(0.55, 1), (0.55, 0), (0.1, 0.7), (0.75, 0.7)]
 ONE = [(0.2, 0.47), (0.56, 0), (0.53, 1)]
 
