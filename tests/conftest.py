@@ -86,8 +86,8 @@ Params = dict[str, Any]
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return the number of cores, and for `auto` two more, because tests wait for servers."""
-    return (os.cpu_count() or 1) + 2 * (config.option.numprocesses == "auto")
+    """Return the number of cores, and for `auto` one more, because tests wait for servers."""
+    return (os.cpu_count() or 1) + (config.option.numprocesses == "auto")
 
 
 @pytest.hookimpl(wrapper=True)
