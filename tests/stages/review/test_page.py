@@ -18,7 +18,7 @@ from tests.stages.review.conftest import LABELS, SEMEION, numbers_of, png, send
 
 
 def running(inbox):
-    """Serve the page of a new review, and yield its URL."""
+    """Return a context that serves the page of a new review. Its value is the URL of the page."""
     return answering(page_module.Server(Session(inbox), 0))
 
 
