@@ -71,12 +71,18 @@ EDGE = 0.1
 MIN_LINE = 0.7  # the minimum length of a printed line, as a fraction of the picture's side
 # The maximum thickness of a printed line, as a fraction of the picture's longer side.
 MAX_LINE = 0.08
+# The maximum length of a gap in a printed line, and the minimum length of the ink in a line with
+# gaps, as fractions of the picture's side and of the line.
+MAX_GAP, MIN_INKED = 0.15, 0.6
+# Degrees: how far the horizontal lines may be turned. `TILT` allows for the angles between these.
+TILTS = 0.0, 2.5, -2.5, 5.0, -5.0, 7.5, -7.5, 10.0, -10.0
 # How far a printed line must extend beyond the digit at both ends, as a fraction of the picture's
 # side along the line.
 # The stem of a 4 or of a 1 may be as long and straight, but ends near the ends of other strokes.
 MIN_BEYOND = 0.05
 # A horizontal line is a stroke of the digit if the digit has at least `MIN_SPAN` of the picture's
-# height, and the line at least `MIN_THICKNESS` of the width of the digit's other strokes.
+# height, and the line at least `MIN_THICKNESS` of the width of the digit's other strokes. A line
+# with gaps may be several strokes, unless it is thinner.
 MIN_SPAN, MIN_THICKNESS = 0.9, 0.5
 MIN_PART = 0.25  # the minimum area of a part of the digit, as a fraction of the largest part
 TILT = 5  # pixels: how far a line may rise or fall over `MIN_LINE`, about 2 degrees
@@ -118,9 +124,10 @@ class Line:
     axis: int  # 0 if it is horizontal, 1 if it is vertical
     mask: np.ndarray  # its pixels without crossing strokes, bool, of the picture's size
     soft: np.ndarray  # the same with its soft edges
-    thickness: int
+    thickness: int  # in pixels
     first: int  # its first column if it is horizontal, its first row if it is vertical
     last: int
+    has_gaps: bool
 
 
 def extract_digit(gray: np.ndarray) -> np.ndarray:
@@ -457,35 +464,79 @@ def pieces_of(ink: np.ndarray, max_pieces: int) -> list[Piece]:
     return [Piece(labels == n, *map(int, statistics[n, :4])) for n in kept]
 
 
-def without_lines(ink: np.ndarray) -> np.ndarray:
+def without_lines(ink: np.ndarray, max_gap: float = MAX_GAP) -> np.ndarray:
     """Erase printed lines: of a box, of ruled or graph paper.
 
     A line is straight and thin, and spans most of the picture. It extends beyond the digit at both
     ends, or the digit lies between two parallel lines and touches neither. But if the digit is as
     high as the picture, a horizontal line about as thick as the strokes is one of them, such as the
-    bar of a crossed 7.
+    bar of a crossed 7. The lines may be turned by up to 10 degrees, and may have gaps if they are
+    thinner than the strokes.
 
     Args:
         ink: The ink of the picture, float32 (height, width), 0 to 1.
+        max_gap: The maximum length of a gap in a line, as a fraction of the picture's side. In a
+            number, several strokes of digits may look like a line with gaps.
 
     Returns:
         The ink without the lines, and without the small pieces where two lines meet. Strokes that
         cross a line are kept.
     """
+    angle = _angle_of_lines(ink)
+    printed = _printed_lines(_turned(ink, angle), max_gap).astype(np.uint8)
+    kept = ink.copy()
+    kept[_turned(printed, -angle, cv2.INTER_NEAREST) > 0] = 0
+    return kept
+
+
+def _turned(picture: np.ndarray, angle: float, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
+    """Turn a picture (height, width) counterclockwise by an angle in degrees."""
+    if not angle:
+        return picture
+    height, width = picture.shape
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1)
+    return cv2.warpAffine(picture, matrix, (width, height), flags=interpolation)
+
+
+def _angle_of_lines(ink: np.ndarray) -> float:
+    """Return by how many degrees to turn a picture so that its lines are horizontal.
+
+    Args:
+        ink: The ink of the picture, float32 (height, width), 0 to 1.
+
+    Returns:
+        One of `TILTS`: 0 if there is no line, or a horizontal one.
+    """
     solid = (ink > 0.5).astype(np.uint8)
-    lines = [*_lines(solid, 0), *_lines(solid, 1)]
+    lengths = [
+        int(_long_runs(_turned(solid, angle, cv2.INTER_NEAREST), 0).sum()) for angle in TILTS
+    ]
+    return 0.0 if lengths[0] else TILTS[int(np.argmax(lengths))]
+
+
+def _printed_lines(ink: np.ndarray, max_gap: float) -> np.ndarray:
+    """Return which pixels belong to printed lines, bool (height, width).
+
+    Args:
+        ink: The ink of the picture, float32 (height, width), 0 to 1. Its lines are horizontal or
+            vertical.
+        max_gap: The maximum length of a gap in a line, as a fraction of the picture's side.
+    """
+    solid = (ink > 0.5).astype(np.uint8)
+    erased = np.zeros(ink.shape, bool)
+    lines = [*_lines(solid, 0, max_gap), *_lines(solid, 1, max_gap)]
     if not lines:
-        return ink
+        return erased
     rest = solid.copy()
     for line in lines:
         rest[line.mask] = 0
     count, labels, statistics, _ = cv2.connectedComponentsWithStats(rest, connectivity=8)
     if count < 2:
-        return ink
+        return erased
     largest = 1 + int(statistics[1:, cv2.CC_STAT_AREA].argmax())
     digit = Piece(labels == largest, *map(int, statistics[largest, :4]))
     if max(digit.width, digit.height) < MAX_LINE * max(ink.shape):
-        return ink
+        return erased
     sides = [_side(line, digit) for line in lines]
     opposite = {(line.axis, -side) for line, side in zip(lines, sides, strict=True) if side}
     is_high = _height_of_parts(statistics[1:]) >= MIN_SPAN * ink.shape[0]
@@ -494,14 +545,13 @@ def without_lines(ink: np.ndarray) -> np.ndarray:
         line
         for line, side in zip(lines, sides, strict=True)
         if (_extends_beyond(line, digit) or (line.axis, side) in opposite)
-        and not (line.axis == 0 and is_high and line.thickness >= thick)
+        and (line.thickness < thick or not (line.has_gaps or (line.axis == 0 and is_high)))
     ]
-    kept = ink.copy()
     for line in printed:
-        kept[line.soft & (rest == 0)] = 0
+        erased |= line.soft & (rest == 0)
     for corner in _corners(printed, labels) - {largest}:
-        kept[labels == corner] = 0
-    return kept
+        erased |= labels == corner
+    return erased
 
 
 def _height_of_parts(statistics: np.ndarray) -> int:
@@ -549,45 +599,66 @@ def _corners(lines: list[Line], labels: np.ndarray) -> set[int]:
     return touched[0] & touched[1] - {0}
 
 
-def _lines(solid: np.ndarray, axis: int) -> list[Line]:
+def _lines(solid: np.ndarray, axis: int, max_gap: float) -> list[Line]:
     """Find the lines of one direction.
 
     Args:
         solid: The mask of the ink, uint8 (height, width), 0 or 1.
         axis: 0 for horizontal lines, 1 for vertical lines.
+        max_gap: The maximum length of a gap in a line, as a fraction of the picture's side.
     """
     if axis:
-        turned = _lines(np.ascontiguousarray(solid.T), 0)
+        turned = _lines(np.ascontiguousarray(solid.T), 0, max_gap)
         return [replace(line, axis=1, mask=line.mask.T, soft=line.soft.T) for line in turned]
-    near = cv2.dilate(solid, np.ones((TILT, 1), np.uint8))
-    length = max(round(MIN_LINE * solid.shape[1]), 1)
-    if near.sum(1).max() < length:  # no row has enough ink
-        return []
-    kernel = np.ones((1, length), np.uint8)
-    long = cv2.morphologyEx(
-        near, cv2.MORPH_OPEN, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0
-    )
-    count, labels = cv2.connectedComponents(long, connectivity=8)
-    found = []
-    for n in range(1, count):
-        part = (labels == n) & (solid > 0)
-        columns = part.sum(0)
-        thickness = int(np.median(columns[columns > 0])) if columns.any() else 0
-        if not 0 < thickness <= MAX_LINE * max(solid.shape):
-            continue
-        crossing = cv2.morphologyEx(
-            solid,
-            cv2.MORPH_OPEN,
-            np.ones((thickness + TILT, 1), np.uint8),
-            borderType=cv2.BORDER_CONSTANT,
-            borderValue=0,
-        )
-        part &= crossing == 0
-        if part.any():
+    found: list[Line] = []
+    for gap in sorted({0.0, max_gap}):
+        count, labels = cv2.connectedComponents(_long_runs(solid, gap), connectivity=8)
+        for n in range(1, count):
+            part = (labels == n) & (solid > 0)
+            columns = part.sum(0)
             along = np.flatnonzero(columns)
-            soft = cv2.dilate(part.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
-            found.append(Line(0, part, soft, thickness, int(along[0]), int(along[-1])))
+            thickness = int(np.median(columns[along])) if along.size else 0
+            if not 0 < thickness <= MAX_LINE * max(solid.shape):
+                continue
+            if gap and (
+                along.size < MIN_INKED * (along[-1] + 1 - along[0])
+                or any((line.soft & part).any() for line in found)
+            ):
+                continue
+            part &= _opened(solid, (thickness + TILT, 1)) == 0  # without crossing strokes
+            if part.any():
+                soft = cv2.dilate(part.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+                ends = int(along[0]), int(along[-1])
+                found.append(Line(0, part, soft, thickness, *ends, has_gaps=gap > 0))
     return found
+
+
+def _long_runs(solid: np.ndarray, max_gap: float) -> np.ndarray:
+    """Return the runs of ink along the rows that are as long as a line, uint8 (height, width).
+
+    Args:
+        solid: The mask of the ink, uint8 (height, width), 0 or 1.
+        max_gap: The maximum length of a gap in a run, as a fraction of the width.
+    """
+    width = solid.shape[1]
+    length = max(round(MIN_LINE * width), 1)
+    if max_gap:  # only flat ink, without the strokes that would fill gaps
+        solid = solid & ~_opened(solid, (round(MAX_LINE * max(solid.shape)) + TILT, 1))
+    near = cv2.dilate(solid, np.ones((TILT, 1), np.uint8))
+    if near.sum(1).max() < (MIN_INKED if max_gap else 1) * length:  # no row has enough ink
+        return np.zeros_like(solid)
+    if max_gap:
+        bridge = np.ones((1, max(round(max_gap * width), 1)), np.uint8)
+        near = cv2.morphologyEx(near, cv2.MORPH_CLOSE, bridge)
+    return _opened(near, (1, length))
+
+
+def _opened(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the parts of a mask into which a box of (height, width) pixels fits."""
+    kernel = np.ones(size, np.uint8)
+    return cv2.morphologyEx(
+        mask, cv2.MORPH_OPEN, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0
+    )
 
 
 def _inside(pieces: list[Piece]) -> list[Piece]:
