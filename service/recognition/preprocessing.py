@@ -74,8 +74,8 @@ MAX_LINE = 0.08
 # The maximum length of a gap in a printed line, and the minimum length of the ink in a line with
 # gaps, as fractions of the picture's side and of the line.
 MAX_GAP, MIN_INKED = 0.15, 0.6
-# Degrees: how far the horizontal lines may be turned. `TILT` allows for the angles between these.
-TILTS = 0.0, 2.5, -2.5, 5.0, -5.0, 7.5, -7.5, 10.0, -10.0
+# Degrees: the angles by which horizontal lines may be turned. `TILT` allows for those in between.
+ANGLES = 0.0, 2.5, -2.5, 5.0, -5.0, 7.5, -7.5, 10.0, -10.0
 # How far a printed line must extend beyond the digit at both ends, as a fraction of the picture's
 # side along the line.
 # The stem of a 4 or of a 1 may be as long and straight, but ends near the ends of other strokes.
@@ -470,13 +470,13 @@ def without_lines(ink: np.ndarray, max_gap: float = MAX_GAP) -> np.ndarray:
     A line is straight and thin, and spans most of the picture. It extends beyond the digit at both
     ends, or the digit lies between two parallel lines and touches neither. But if the digit is as
     high as the picture, a horizontal line about as thick as the strokes is one of them, such as the
-    bar of a crossed 7. The lines may be turned by up to 10 degrees, and may have gaps if they are
-    thinner than the strokes.
+    bar of a crossed 7. The lines may be turned by up to 10 degrees. Lines with gaps are erased if
+    they are thinner than the strokes; lines that are turned are found only if some have no gaps.
 
     Args:
         ink: The ink of the picture, float32 (height, width), 0 to 1.
-        max_gap: The maximum length of a gap in a line, as a fraction of the picture's side. In a
-            number, several strokes of digits may look like a line with gaps.
+        max_gap: The maximum length of a gap in a line, as a fraction of the picture's side. It
+            should be 0 for numbers, where strokes of several digits may look like such a line.
 
     Returns:
         The ink without the lines, and without the small pieces where two lines meet. Strokes that
@@ -505,13 +505,14 @@ def _angle_of_lines(ink: np.ndarray) -> float:
         ink: The ink of the picture, float32 (height, width), 0 to 1.
 
     Returns:
-        One of `TILTS`: 0 if there is no line, or a horizontal one.
+        One of `ANGLES`: 0 if there is no line, or a horizontal one.
     """
     solid = (ink > 0.5).astype(np.uint8)
-    lengths = [
-        int(_long_runs(_turned(solid, angle, cv2.INTER_NEAREST), 0).sum()) for angle in TILTS
-    ]
-    return 0.0 if lengths[0] else TILTS[int(np.argmax(lengths))]
+    if _long_runs(solid, 0).any():
+        return 0.0
+    return max(
+        ANGLES, key=lambda angle: _long_runs(_turned(solid, angle, cv2.INTER_NEAREST), 0).sum()
+    )
 
 
 def _printed_lines(ink: np.ndarray, max_gap: float) -> np.ndarray:
