@@ -74,12 +74,19 @@ MAX_LINE = 0.08
 # The maximum length of a gap in a printed line, and the minimum length of the ink in a line with
 # gaps, as fractions of the picture's side and of the line.
 MAX_GAP, MIN_INKED = 0.15, 0.6
-# Degrees: the angles by which horizontal lines may be turned. `TILT` allows for those in between.
-ANGLES = 0.0, 2.5, -2.5, 5.0, -5.0, 7.5, -7.5, 10.0, -10.0
+MAX_ANGLE = 15  # degrees: by how much horizontal lines may be turned
+# Lines are not turned if a row or a column has at least this fraction of the ink of the longest
+# line, relative to the picture's side. Measured: at least 0.99 for lines of 3 pixels that are
+# turned by up to 1 degree, and at most 0.71 for such lines that are turned by 2 degrees or more.
+MIN_LEVEL = 0.8
+MIN_ALIKE = 0.98  # the minimum length of the longest lines, as a fraction of the very longest
 # How far a printed line must extend beyond the digit at both ends, as a fraction of the picture's
 # side along the line.
 # The stem of a 4 or of a 1 may be as long and straight, but ends near the ends of other strokes.
 MIN_BEYOND = 0.05
+# A horizontal line that extends this far beyond the digit at one end, as a fraction of the digit's
+# height, is no stroke either: the digit is the first or the last one of a number.
+MIN_FAR = 1.25
 # A horizontal line is a stroke of the digit if the digit has at least `MIN_SPAN` of the picture's
 # height, and the line at least `MIN_THICKNESS` of the width of the digit's other strokes. A line
 # with gaps may be several strokes, unless it is thinner.
@@ -468,10 +475,10 @@ def without_lines(ink: np.ndarray, max_gap: float = MAX_GAP) -> np.ndarray:
     """Erase printed lines: of a box, of ruled or graph paper.
 
     A line is straight and thin, and spans most of the picture. It extends beyond the digit at both
-    ends, or the digit lies between two parallel lines and touches neither. But if the digit is as
-    high as the picture, a horizontal line about as thick as the strokes is one of them, such as the
-    bar of a crossed 7. The lines may be turned by up to 10 degrees. Lines with gaps are erased if
-    they are thinner than the strokes; lines that are turned are found only if some have no gaps.
+    ends or far beyond it at one, or the digit lies between two parallel lines and touches neither.
+    But if the digit is as high as the picture, a horizontal line about as thick as the strokes is
+    one of them, such as the bar of a crossed 7. The lines may be turned by up to `MAX_ANGLE`. Lines
+    with gaps are erased if they are thinner than the strokes.
 
     Args:
         ink: The ink of the picture, float32 (height, width), 0 to 1.
@@ -482,49 +489,63 @@ def without_lines(ink: np.ndarray, max_gap: float = MAX_GAP) -> np.ndarray:
         The ink without the lines, and without the small pieces where two lines meet. Strokes that
         cross a line are kept.
     """
-    angle = _angle_of_lines(ink)
-    printed = _printed_lines(_turned(ink, angle), max_gap).astype(np.uint8)
+    solid = (ink > 0.5).astype(np.uint8)
+    angle = _angle_of_lines(solid)
+    printed = _printed_lines(_turned(solid, angle), max_gap).astype(np.uint8)
     kept = ink.copy()
-    kept[_turned(printed, -angle, cv2.INTER_NEAREST) > 0] = 0
+    # A line that was cut off at the edge of the turned picture continues in its direction.
+    kept[_turned(printed, -angle, cv2.BORDER_REPLICATE) > 0] = 0
     return kept
 
 
-def _turned(picture: np.ndarray, angle: float, interpolation: int = cv2.INTER_LINEAR) -> np.ndarray:
-    """Turn a picture (height, width) counterclockwise by an angle in degrees."""
+def _turned(mask: np.ndarray, angle: float, border: int = cv2.BORDER_CONSTANT) -> np.ndarray:
+    """Turn a mask, uint8 (height, width), counterclockwise by an angle in degrees."""
     if not angle:
-        return picture
-    height, width = picture.shape
+        return mask
+    height, width = mask.shape
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1)
-    return cv2.warpAffine(picture, matrix, (width, height), flags=interpolation)
+    return cv2.warpAffine(mask, matrix, (width, height), flags=cv2.INTER_NEAREST, borderMode=border)
 
 
-def _angle_of_lines(ink: np.ndarray) -> float:
+def _angle_of_lines(solid: np.ndarray) -> float:
     """Return by how many degrees to turn a picture so that its lines are horizontal.
 
+    The Hough transform finds the longest lines that are nearly horizontal (Duda and Hart, "Use of
+    the Hough transformation to detect lines and curves in pictures", 1972). The pixels of a thick
+    line lie on several, so the angle is their median.
+
     Args:
-        ink: The ink of the picture, float32 (height, width), 0 to 1.
+        solid: The mask of the ink, uint8 (height, width), 0 or 1.
 
     Returns:
-        One of `ANGLES`: 0 if there is no line, or a horizontal one.
+        From -`MAX_ANGLE` to `MAX_ANGLE`: 0 if there is no line, or if one that is about as long is
+        horizontal or vertical.
     """
-    solid = (ink > 0.5).astype(np.uint8)
-    if _long_runs(solid, 0).any():
-        return 0.0
-    return max(
-        ANGLES, key=lambda angle: _long_runs(_turned(solid, angle, cv2.INTER_NEAREST), 0).sum()
+    lines = cv2.HoughLinesWithAccumulator(
+        solid,
+        rho=1,
+        theta=np.radians(1),
+        threshold=max(round(MIN_LINE * MIN_INKED * solid.shape[1]), 1),
+        min_theta=np.radians(90 - MAX_ANGLE),
+        max_theta=np.radians(90 + MAX_ANGLE + 0.5),  # OpenCV may leave out the end itself
     )
+    if lines is None:
+        return 0.0
+    _, angles, lengths = lines.reshape(-1, 3).T
+    if max(solid.mean(0).max(), solid.mean(1).max()) >= MIN_LEVEL * lengths[0] / solid.shape[1]:
+        return 0.0
+    return float(np.degrees(np.median(angles[lengths >= MIN_ALIKE * lengths[0]]))) - 90
 
 
-def _printed_lines(ink: np.ndarray, max_gap: float) -> np.ndarray:
+def _printed_lines(solid: np.ndarray, max_gap: float) -> np.ndarray:
     """Return which pixels belong to printed lines, bool (height, width).
 
     Args:
-        ink: The ink of the picture, float32 (height, width), 0 to 1. Its lines are horizontal or
+        solid: The mask of the ink, uint8 (height, width), 0 or 1. Its lines are horizontal or
             vertical.
         max_gap: The maximum length of a gap in a line, as a fraction of the picture's side.
     """
-    solid = (ink > 0.5).astype(np.uint8)
-    erased = np.zeros(ink.shape, bool)
+    erased = np.zeros(solid.shape, bool)
     lines = [*_lines(solid, 0, max_gap), *_lines(solid, 1, max_gap)]
     if not lines:
         return erased
@@ -536,11 +557,11 @@ def _printed_lines(ink: np.ndarray, max_gap: float) -> np.ndarray:
         return erased
     largest = 1 + int(statistics[1:, cv2.CC_STAT_AREA].argmax())
     digit = Piece(labels == largest, *map(int, statistics[largest, :4]))
-    if max(digit.width, digit.height) < MAX_LINE * max(ink.shape):
+    if max(digit.width, digit.height) < MAX_LINE * max(solid.shape):
         return erased
     sides = [_side(line, digit) for line in lines]
     opposite = {(line.axis, -side) for line, side in zip(lines, sides, strict=True) if side}
-    is_high = _height_of_parts(statistics[1:]) >= MIN_SPAN * ink.shape[0]
+    is_high = _height_of_parts(statistics[1:]) >= MIN_SPAN * solid.shape[0]
     thick = MIN_THICKNESS * _stroke_width(digit.mask.astype(np.uint8))
     printed = [
         line
@@ -581,10 +602,11 @@ def _side(line: Line, digit: Piece) -> int:
 
 
 def _extends_beyond(line: Line, digit: Piece) -> bool:
-    """Return whether a line extends beyond the digit at both ends."""
+    """Return whether a line extends beyond the digit at both ends, or far beyond it at one."""
     start, length = ((digit.left, digit.width), (digit.top, digit.height))[line.axis]
-    beyond = min(start - line.first, line.last + 1 - start - length)
-    return beyond >= MIN_BEYOND * line.mask.shape[1 - line.axis]
+    beyond = start - line.first, line.last + 1 - start - length
+    is_far = line.axis == 0 and max(beyond) >= MIN_FAR * digit.height
+    return is_far or min(beyond) >= MIN_BEYOND * line.mask.shape[1 - line.axis]
 
 
 def _corners(lines: list[Line], labels: np.ndarray) -> set[int]:

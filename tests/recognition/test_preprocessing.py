@@ -117,7 +117,7 @@ def test_a_box_around_a_digit_is_not_ink(testing, margin, width):
         assert likeness(bare, page) > 0.7
 
 
-@pytest.mark.parametrize("angle", [0, 2])
+@pytest.mark.parametrize("angle", [0, 2, -6])
 def test_a_box_with_gaps_is_not_ink(testing, angle):
     for image in testing[0][:20]:
         bare = ImageOps.expand(scaled(255 - image, 120), 40, 255)
@@ -131,7 +131,7 @@ def test_a_box_with_gaps_is_not_ink(testing, angle):
         assert likeness(bare, page) > 0.7
 
 
-@pytest.mark.parametrize("angle", [-10, -6, 8])
+@pytest.mark.parametrize("angle", [-14, -6, 2, 8])
 def test_ruled_lines_of_a_turned_picture_are_not_ink(testing, angle):
     for image in testing[0][:20]:
         bare = ImageOps.expand(scaled(255 - image, 120), 40, 255)
