@@ -73,7 +73,7 @@ def _joined(*parts: np.ndarray) -> np.ndarray:
 
 
 def _zero(random: Random) -> Lines:
-    """Draw an oval, closed or with a gap, whose end may be inside. A wide one may have a slash."""
+    """Draw an oval, closed or with a gap. It may end inside. A wide one may have a slash."""
     start, turn = random.uniform(-150, 0), random.choice([-1, 1])
     width, end = random.uniform(0.35, 0.95), start + turn * random.uniform(325, 425)
     oval = _arc(0, 0, width, 1, start, end)

@@ -75,17 +75,19 @@ MAX_LINE = 0.08
 # gaps, as fractions of the picture's side and of the line.
 MAX_GAP, MIN_INKED = 0.15, 0.6
 MAX_ANGLE = 15  # degrees: by how much horizontal lines may be turned
-# Lines are not turned if a row or a column has at least this fraction of the ink of the longest
-# line, relative to the picture's side. Measured: at least 0.99 for lines of 3 pixels that are
-# turned by up to 1 degree, and at most 0.71 for such lines that are turned by 2 degrees or more.
+# The picture is not turned if a row or a column has at least this fraction of the ink of the
+# longest line, relative to the picture's side. Measured on lines of 3 pixels: at least 0.99 if they
+# are turned by up to 1 degree, at most 0.71 by 2 degrees or more. On lines of 8 pixels: 0.81 at 3
+# degrees.
 MIN_LEVEL = 0.8
-MIN_ALIKE = 0.98  # the minimum length of the longest lines, as a fraction of the very longest
+# Lines of at least this length, as a fraction of the longest line, decide about the angle.
+MIN_ALIKE = 0.98
 # How far a printed line must extend beyond the digit at both ends, as a fraction of the picture's
 # side along the line.
 # The stem of a 4 or of a 1 may be as long and straight, but ends near the ends of other strokes.
 MIN_BEYOND = 0.05
-# A horizontal line that extends this far beyond the digit at one end, as a fraction of the digit's
-# height, is no stroke either: the digit is the first or the last one of a number.
+# In a number, a horizontal line is also printed if it extends this far beyond one end of a digit,
+# as a fraction of the digit's height. Then the digit may be the first or the last one.
 MIN_FAR = 1.25
 # A horizontal line is a stroke of the digit if the digit has at least `MIN_SPAN` of the picture's
 # height, and the line at least `MIN_THICKNESS` of the width of the digit's other strokes. A line
@@ -471,19 +473,20 @@ def pieces_of(ink: np.ndarray, max_pieces: int) -> list[Piece]:
     return [Piece(labels == n, *map(int, statistics[n, :4])) for n in kept]
 
 
-def without_lines(ink: np.ndarray, max_gap: float = MAX_GAP) -> np.ndarray:
+def without_lines(ink: np.ndarray, *, is_number: bool = False) -> np.ndarray:
     """Erase printed lines: of a box, of ruled or graph paper.
 
     A line is straight and thin, and spans most of the picture. It extends beyond the digit at both
-    ends or far beyond it at one, or the digit lies between two parallel lines and touches neither.
-    But if the digit is as high as the picture, a horizontal line about as thick as the strokes is
-    one of them, such as the bar of a crossed 7. The lines may be turned by up to `MAX_ANGLE`. Lines
-    with gaps are erased if they are thinner than the strokes.
+    ends, or the digit lies between two parallel lines and touches neither. But if the digit is as
+    high as the picture, a horizontal line about as thick as the strokes is one of them, such as the
+    bar of a crossed 7. The lines may be turned by up to `MAX_ANGLE` degrees. Lines with gaps are
+    erased if they are thinner than the strokes.
 
     Args:
         ink: The ink of the picture, float32 (height, width), 0 to 1.
-        max_gap: The maximum length of a gap in a line, as a fraction of the picture's side. It
-            should be 0 for numbers, where strokes of several digits may look like such a line.
+        is_number: Whether the picture shows several digits. Then a horizontal line may end close to
+            the first or the last digit. It may not have gaps, because strokes of several digits may
+            look like a line with gaps.
 
     Returns:
         The ink without the lines, and without the small pieces where two lines meet. Strokes that
@@ -491,7 +494,7 @@ def without_lines(ink: np.ndarray, max_gap: float = MAX_GAP) -> np.ndarray:
     """
     solid = (ink > 0.5).astype(np.uint8)
     angle = _angle_of_lines(solid)
-    printed = _printed_lines(_turned(solid, angle), max_gap).astype(np.uint8)
+    printed = _printed_lines(_turned(solid, angle), is_number=is_number).astype(np.uint8)
     kept = ink.copy()
     # A line that was cut off at the edge of the turned picture continues in its direction.
     kept[_turned(printed, -angle, cv2.BORDER_REPLICATE) > 0] = 0
@@ -511,8 +514,8 @@ def _angle_of_lines(solid: np.ndarray) -> float:
     """Return by how many degrees to turn a picture so that its lines are horizontal.
 
     The Hough transform finds the longest lines that are nearly horizontal (Duda and Hart, "Use of
-    the Hough transformation to detect lines and curves in pictures", 1972). The pixels of a thick
-    line lie on several, so the angle is their median.
+    the Hough transformation to detect lines and curves in pictures", 1972). In a thick line, it
+    finds several that are about as long, so the function returns their median angle.
 
     Args:
         solid: The mask of the ink, uint8 (height, width), 0 or 1.
@@ -537,15 +540,16 @@ def _angle_of_lines(solid: np.ndarray) -> float:
     return float(np.degrees(np.median(angles[lengths >= MIN_ALIKE * lengths[0]]))) - 90
 
 
-def _printed_lines(solid: np.ndarray, max_gap: float) -> np.ndarray:
+def _printed_lines(solid: np.ndarray, *, is_number: bool) -> np.ndarray:
     """Return which pixels belong to printed lines, bool (height, width).
 
     Args:
         solid: The mask of the ink, uint8 (height, width), 0 or 1. Its lines are horizontal or
             vertical.
-        max_gap: The maximum length of a gap in a line, as a fraction of the picture's side.
+        is_number: Whether the picture shows several digits.
     """
     erased = np.zeros(solid.shape, bool)
+    max_gap = 0 if is_number else MAX_GAP
     lines = [*_lines(solid, 0, max_gap), *_lines(solid, 1, max_gap)]
     if not lines:
         return erased
@@ -566,7 +570,11 @@ def _printed_lines(solid: np.ndarray, max_gap: float) -> np.ndarray:
     printed = [
         line
         for line, side in zip(lines, sides, strict=True)
-        if (_extends_beyond(line, digit) or (line.axis, side) in opposite)
+        if (
+            _extends_beyond(line, digit)
+            or (is_number and _extends_far(line, digit))
+            or (line.axis, side) in opposite
+        )
         and (line.thickness < thick or not (line.has_gaps or (line.axis == 0 and is_high)))
     ]
     for line in printed:
@@ -602,11 +610,19 @@ def _side(line: Line, digit: Piece) -> int:
 
 
 def _extends_beyond(line: Line, digit: Piece) -> bool:
-    """Return whether a line extends beyond the digit at both ends, or far beyond it at one."""
+    """Return whether a line extends beyond the digit at both ends."""
+    return min(_beyond(line, digit)) >= MIN_BEYOND * line.mask.shape[1 - line.axis]
+
+
+def _extends_far(line: Line, digit: Piece) -> bool:
+    """Return whether a horizontal line extends far beyond the digit at one end."""
+    return line.axis == 0 and max(_beyond(line, digit)) >= MIN_FAR * digit.height
+
+
+def _beyond(line: Line, digit: Piece) -> tuple[int, int]:
+    """Return by how many pixels a line extends beyond the digit at each end."""
     start, length = ((digit.left, digit.width), (digit.top, digit.height))[line.axis]
-    beyond = start - line.first, line.last + 1 - start - length
-    is_far = line.axis == 0 and max(beyond) >= MIN_FAR * digit.height
-    return is_far or min(beyond) >= MIN_BEYOND * line.mask.shape[1 - line.axis]
+    return start - line.first, line.last + 1 - start - length
 
 
 def _corners(lines: list[Line], labels: np.ndarray) -> set[int]:

@@ -94,7 +94,7 @@ def find(gray: np.ndarray) -> Candidates:
     Raises:
         BlankError: The picture is blank, or no ink stands out from its noise.
     """
-    ink = preprocessing.without_lines(preprocessing.find_ink(gray, LONGER_SIDE), max_gap=0)
+    ink = preprocessing.without_lines(preprocessing.find_ink(gray, LONGER_SIDE), is_number=True)
     factor = max(gray.shape) / max(ink.shape)
     pieces = preprocessing.pieces_of(ink, MAX_PIECES)
     height = _usual_height(pieces)

@@ -131,16 +131,24 @@ def test_a_box_with_gaps_is_not_ink(testing, angle):
         assert likeness(bare, page) > 0.7
 
 
-@pytest.mark.parametrize("angle", [-14, -6, 2, 8])
-def test_ruled_lines_of_a_turned_picture_are_not_ink(testing, angle):
+@pytest.mark.parametrize(("angle", "side"), [(-14, 120), (-6, 120), (2, 120), (8, 60)])
+def test_ruled_lines_of_a_turned_picture_are_not_ink(testing, angle, side):
     for image in testing[0][:20]:
-        bare = ImageOps.expand(scaled(255 - image, 120), 40, 255)
+        bare = ImageOps.expand(scaled(255 - image, side), (200 - side) // 2, 255)
         lines = Image.new("L", (400, 400), 255)
         for row in range(25, 400, 50):
             ImageDraw.Draw(lines).line((0, row, 399, row), 90, 2)
         lines = lines.rotate(angle, Image.Resampling.BICUBIC).crop((100, 100, 300, 300))
         page = ImageChops.darker(bare, lines)
         assert likeness(bare, page) > 0.7
+
+
+def test_a_long_base_of_a_2_is_ink():
+    page = Image.new("L", (260, 140), 255)
+    draw = ImageDraw.Draw(page)
+    draw.line([(20, 40), (40, 15), (65, 35), (15, 120), (245, 120)], 0, 6, "curve")
+    image = decode(png(page))
+    assert image.any(0).sum() >= 19  # pixels: the base, and not the rest alone
 
 
 @pytest.mark.parametrize(("paper", "pen", "table"), [(235, 40, 100), (70, 220, 235)])
